@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Text to token ids and back.
+ *
+ * A tokenizer is immutable after it is opened and may be used by any number of threads at once. Today there is one
+ * kind, byte-level BPE (GPT-2's), read from tokenizer.json or from vocab.json and merges.txt; the interface leaves
+ * room for word dictionaries and subword units.
+ */
+#ifndef FATHOM_MODEL_TOKENIZER_H
+#define FATHOM_MODEL_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct tokenizer;
+
+/* Reads the tokenizer of the model folder `dir`. On failure returns NULL with one sentence in `err`. */
+struct tokenizer *tokenizer_open(const char *dir, char *err, size_t errlen);
+void tokenizer_close(struct tokenizer *t);
+
+/*
+ * Encodes `len` bytes of UTF-8 (ill-formed bytes are encoded as bytes, never refused). Special tokens that occur
+ * literally in the text become their ids, as Hugging Face tokenizers do. `add_special` adds what the model folder
+ * says is added (a start symbol for instance). At most `cap` ids are written; `len + tokenizer_added(t)` is always
+ * enough. Time is O(len log len) whatever the text. False if `cap` is too small or memory ran out.
+ */
+bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, bool add_special, int32_t *tokens,
+		size_t cap, size_t *ret_count);
+
+/* Number of ids that `add_special` adds. */
+size_t tokenizer_added(const struct tokenizer *t);
+
+/*
+ * The raw bytes of one token (not NUL-terminated; a multibyte character may be torn between tokens); NULL for an id
+ * that the tokenizer does not know. The memory belongs to the tokenizer.
+ */
+const char *tokenizer_bytes(const struct tokenizer *t, int32_t id, size_t *ret_len);
+
+/* Whether `id` is a special token: its text is left out of generated text. */
+bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
+
+/* One more than the largest id known. */
+int32_t tokenizer_size(const struct tokenizer *t);
+
+/* Bytes of the longest token: an upper bound for the text of n tokens is n times this. */
+size_t tokenizer_longest(const struct tokenizer *t);
+
+/* The id that is added first by `add_special` (the start symbol), or -1. */
+int32_t tokenizer_bos(const struct tokenizer *t);
+
+#endif
