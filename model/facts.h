@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Facts: what config.json says about a checkpoint, in the terms of the one parametrised block. Immutable.
+ * Facts: what config.json says about a checkpoint, in the terms of the one parametrised block.
+ * Immutable.
  *
- * A family (HF opt, HF gpt2, our own fathom_lm, later encoders and encoder-decoders) is a way to read config.json into
- * facts (facts.c) and a table that says which tensor fills which slot (family.c). Nothing else in the engine knows
- * which family it runs.
+ * A family (HF opt, HF gpt2, our own fathom_lm, later encoders and encoder-decoders) is a way to
+ * read config.json into facts (facts.c) and a table that says which tensor fills which slot
+ * (family.c). Nothing else in the engine knows which family it runs.
  */
 #ifndef FATHOM_MODEL_FACTS_H
 #define FATHOM_MODEL_FACTS_H
@@ -42,34 +43,39 @@ struct facts {
 	enum family family;
 	struct stack_facts stack[STACKS];
 	int vocab;
-	int context; /* most tokens of one sequence: max_model_len */
-	bool tied_output; /* the output matrix is the token embedding */
+	int context;           /* most tokens of one sequence: max_model_len */
+	bool tied_output;      /* the output matrix is the token embedding */
 	int32_t bos, eos, pad; /* -1: none */
 	int n_eos;             /* further end symbols: generation_config.json may list several */
 	int32_t eos_ids[8];
-	enum plan_rule plan_rule; /* the folder's own rule (`fathom_plan_rule` in config.json), else EVEN */
+	enum plan_rule plan_rule; /* the folder's own rule (`fathom_plan_rule` in config.json), else
+	                             EVEN */
 };
 
-/* Sampling defaults of the model folder (generation_config.json); absent file or key: OpenAI's defaults. */
+/* Sampling defaults of the model folder (generation_config.json); absent file or key: OpenAI's
+ * defaults. */
 struct generation_defaults {
-	double temperature, top_p, repetition_penalty; /* 1, 1, 1; do_sample false means temperature 0 */
-	int top_k;      /* 0: off */
-	int max_tokens; /* 0: the server's own default */
+	double temperature, top_p,
+	                repetition_penalty; /* 1, 1, 1; do_sample false means temperature 0 */
+	int top_k;                          /* 0: off */
+	int max_tokens;                     /* 0: the server's own default */
 };
 
 /*
- * Parses config.json. Unknown architectures, options that the engine cannot honour, and absurd counts are refused with
- * one sentence naming the key. Pure.
+ * Parses config.json. Unknown architectures, options that the engine cannot honour, and absurd
+ * counts are refused with one sentence naming the key. Pure.
  */
 bool facts_parse(const char *json, size_t len, struct facts *ret_facts, char *err, size_t errlen);
 
-/* Adds what generation_config.json says (end symbols to `facts`, sampling to `ret_defaults`). json may be NULL. */
-bool facts_parse_generation(const char *json, size_t len, struct facts *facts, struct generation_defaults *ret_defaults,
-		char *err, size_t errlen);
+/* Adds what generation_config.json says (end symbols to `facts`, sampling to `ret_defaults`). json
+ * may be NULL. */
+bool facts_parse_generation(const char *json, size_t len, struct facts *facts,
+                struct generation_defaults *ret_defaults, char *err, size_t errlen);
 
 const char *facts_family_name(enum family family);
 
-/* Trainable parameters of the sub-network that keeps `depth` layers per stack, tied tensors counted once. */
+/* Trainable parameters of the sub-network that keeps `depth` layers per stack, tied tensors counted
+ * once. */
 uint64_t facts_parameters(const struct facts *facts, const int depth[STACKS]);
 
 #endif

@@ -2,9 +2,9 @@
 /*
  * Plans: which layers of a stack a request runs.
  *
- * A plan is data, not a model: an ordered list of kept layers. A layer that is not kept is the identity; nothing is
- * rescaled. Source of the rule `even`: Fan, Grave, Joulin 2019 ("every other") as fairseq documents it, written with
- * integers: layer floor(i N / r) for i = 0 .. r - 1.
+ * A plan is data, not a model: an ordered list of kept layers. A layer that is not kept is the
+ * identity; nothing is rescaled. Source of the rule `even`: Fan, Grave, Joulin 2019 ("every other")
+ * as fairseq documents it, written with integers: layer floor(i N / r) for i = 0 .. r - 1.
  */
 #ifndef FATHOM_MODEL_PLAN_H
 #define FATHOM_MODEL_PLAN_H
@@ -40,12 +40,15 @@ struct subnet {
 /* The plan that `rule` (EVEN, ENDS or PREFIX) gives for 1 <= depth <= of <= MAX_LAYERS. */
 void plan_by_rule(enum plan_rule rule, int of, int depth, struct plan *ret_plan);
 
-/* Checks an explicit list: 1..of entries, ascending, unique, in range; else false with a sentence that says which. */
-bool plan_from_list(int of, const int64_t *layers, size_t n, struct plan *ret_plan, char *err, size_t errlen);
+/* Checks an explicit list: 1..of entries, ascending, unique, in range; else false with a sentence
+ * that says which. */
+bool plan_from_list(int of, const int64_t *layers, size_t n, struct plan *ret_plan, char *err,
+                size_t errlen);
 
 /*
- * nested(P, d): the order-preserving choice of d layers of P with the least total distance to rule(of, d), lower
- * layers on ties; it equals rule(of, d) wherever that lies in P. 1 <= depth <= P->depth; rule is EVEN, ENDS or PREFIX.
+ * nested(P, d): the order-preserving choice of d layers of P with the least total distance to
+ * rule(of, d), lower layers on ties; it equals rule(of, d) wherever that lies in P. 1 <= depth <=
+ * P->depth; rule is EVEN, ENDS or PREFIX.
  */
 void plan_nested(const struct plan *plan, enum plan_rule rule, int depth, struct plan *ret_plan);
 

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The safetensors format: a pure, bounds-checked parser. It reads a header from memory and never touches a file.
+ * The safetensors format: a pure, bounds-checked parser. It reads a header from memory and never
+ * touches a file.
  *
- * Format: 8 bytes little-endian header length, a JSON object { name: {dtype, shape, data_offsets} }, then the data.
- * Checked: header at most 16 MiB and inside the file, starts with '{', UTF-8, no duplicate names, at most 65,536
- * tensors, rank at most 8, products of shapes without overflow, end - begin equal to the product, offsets without gaps
- * or overlap, the last end equal to the end of the file.
+ * Format: 8 bytes little-endian header length, a JSON object { name: {dtype, shape, data_offsets}
+ * }, then the data. Checked: header at most 16 MiB and inside the file, starts with '{', UTF-8, no
+ * duplicate names, at most 65,536 tensors, rank at most 8, products of shapes without overflow, end
+ * - begin equal to the product, offsets without gaps or overlap, the last end equal to the end of
+ * the file.
  */
 #ifndef FATHOM_MODEL_SAFETENSORS_H
 #define FATHOM_MODEL_SAFETENSORS_H
@@ -17,11 +19,11 @@
 enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_OTHER };
 
 struct tensor {
-	char *name;       /* owned by the table */
+	char *name; /* owned by the table */
 	enum dtype dtype;
 	int rank;
 	size_t shape[8];
-	size_t count;     /* elements */
+	size_t count;         /* elements */
 	size_t offset, bytes; /* in the file, absolute */
 };
 
@@ -31,9 +33,10 @@ struct tensor_table {
 	size_t count;
 };
 
-/* Parses the first bytes of a file that is `file_size` long; `len` bytes of it are at `mem` (at least the header). */
-bool safetensors_parse(const void *mem, size_t len, size_t file_size, struct tensor_table *ret_table, char *err,
-		size_t errlen);
+/* Parses the first bytes of a file that is `file_size` long; `len` bytes of it are at `mem` (at
+ * least the header). */
+bool safetensors_parse(const void *mem, size_t len, size_t file_size,
+                struct tensor_table *ret_table, char *err, size_t errlen);
 void safetensors_finish(struct tensor_table *table);
 
 /* Binary search; NULL if absent. */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From logits to one token: penalties, temperature, top-k, top-p, and the draw; and log-probabilities.
+ * From logits to one token: penalties, temperature, top-k, top-p, and the draw; and
+ * log-probabilities.
  *
- * The draw is a pure function of (logits, sampling, seed, choice, position): neither load, nor neighbours, nor drafting
- * can shift it. Ties between logits go to the lower id.
+ * The draw is a pure function of (logits, sampling, seed, choice, position): neither load, nor
+ * neighbours, nor drafting can shift it. Ties between logits go to the lower id.
  */
 #ifndef FATHOM_MODEL_SAMPLE_H
 #define FATHOM_MODEL_SAMPLE_H
@@ -20,15 +21,18 @@ struct logit_bias {
 };
 
 struct sampling {
-	float temperature; /* 0: greedy */
-	float top_p;       /* 1: off */
-	int top_k;         /* 0: off */
-	float repetition_penalty; /* 1: off; divides positive and multiplies negative logits of tokens seen in prompt or answer */
-	float presence_penalty, frequency_penalty; /* 0: off; answer tokens only, as OpenAI defines them */
+	float temperature;        /* 0: greedy */
+	float top_p;              /* 1: off */
+	int top_k;                /* 0: off */
+	float repetition_penalty; /* 1: off; divides positive and multiplies negative logits of
+	                             tokens seen in prompt or answer */
+	float presence_penalty,
+	                frequency_penalty; /* 0: off; answer tokens only, as OpenAI defines them */
 	uint64_t seed;
 	const struct logit_bias *bias; /* not owned */
 	int n_bias;
-	const int32_t *banned; /* tokens that cannot be drawn (end symbols before min_tokens, with ignore_eos); not owned */
+	const int32_t *banned; /* tokens that cannot be drawn (end symbols before min_tokens, with
+	                          ignore_eos); not owned */
 	int n_banned;
 };
 
@@ -38,11 +42,12 @@ struct sampler *sampler_create(const struct ops *ops, int vocab, char *err, size
 void sampler_destroy(struct sampler *s);
 
 /*
- * Draws a token from logits[vocab] (not modified). `prompt` and `answer` are the tokens so far, for the penalties.
- * `choice` and `position` select the random number. False if a logit is not finite.
+ * Draws a token from logits[vocab] (not modified). `prompt` and `answer` are the tokens so far, for
+ * the penalties. `choice` and `position` select the random number. False if a logit is not finite.
  */
-bool sample_token(struct sampler *s, const float *logits, const struct sampling *sampling, const int32_t *prompt,
-		size_t n_prompt, const int32_t *answer, size_t n_answer, uint32_t choice, uint32_t position, int32_t *ret_token);
+bool sample_token(struct sampler *s, const float *logits, const struct sampling *sampling,
+                const int32_t *prompt, size_t n_prompt, const int32_t *answer, size_t n_answer,
+                uint32_t choice, uint32_t position, int32_t *ret_token);
 
 struct token_logprob {
 	int32_t token;
@@ -50,11 +55,12 @@ struct token_logprob {
 };
 
 /*
- * Log-probabilities of the model itself (before penalties and temperature): of `token`, and of the `n_top` best, best
- * first, lower ids first on ties. `ret_rank` (may be NULL): 0 for the best token. False if a logit is not finite.
+ * Log-probabilities of the model itself (before penalties and temperature): of `token`, and of the
+ * `n_top` best, best first, lower ids first on ties. `ret_rank` (may be NULL): 0 for the best
+ * token. False if a logit is not finite.
  */
-bool sample_logprobs(struct sampler *s, const float *logits, int32_t token, int n_top, float *ret_logprob,
-		struct token_logprob *ret_top, int *ret_rank);
+bool sample_logprobs(struct sampler *s, const float *logits, int32_t token, int n_top,
+                float *ret_logprob, struct token_logprob *ret_top, int *ret_rank);
 
 /* Uniform in [0, 1) with 53 random bits: a pure function of its arguments. */
 double sample_uniform(uint64_t seed, uint32_t choice, uint32_t position);

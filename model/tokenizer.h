@@ -2,9 +2,9 @@
 /*
  * Text to token ids and back.
  *
- * A tokenizer is immutable after it is opened and may be used by any number of threads at once. Today there is one
- * kind, byte-level BPE (GPT-2's), read from tokenizer.json or from vocab.json and merges.txt; the interface leaves
- * room for word dictionaries and subword units.
+ * A tokenizer is immutable after it is opened and may be used by any number of threads at once.
+ * Today there is one kind, byte-level BPE (GPT-2's), read from tokenizer.json or from vocab.json
+ * and merges.txt; the interface leaves room for word dictionaries and subword units.
  */
 #ifndef FATHOM_MODEL_TOKENIZER_H
 #define FATHOM_MODEL_TOKENIZER_H
@@ -15,25 +15,27 @@
 
 struct tokenizer;
 
-/* Reads the tokenizer of the model folder `dir`. On failure returns NULL with one sentence in `err`. */
+/* Reads the tokenizer of the model folder `dir`. On failure returns NULL with one sentence in
+ * `err`. */
 struct tokenizer *tokenizer_open(const char *dir, char *err, size_t errlen);
 void tokenizer_close(struct tokenizer *t);
 
 /*
- * Encodes `len` bytes of UTF-8 (ill-formed bytes are encoded as bytes, never refused). Special tokens that occur
- * literally in the text become their ids, as Hugging Face tokenizers do. `add_special` adds what the model folder
- * says is added (a start symbol for instance). At most `cap` ids are written; `len + tokenizer_added(t)` is always
- * enough. Time is O(len log len) whatever the text. False if `cap` is too small or memory ran out.
+ * Encodes `len` bytes of UTF-8 (ill-formed bytes are encoded as bytes, never refused). Special
+ * tokens that occur literally in the text become their ids, as Hugging Face tokenizers do.
+ * `add_special` adds what the model folder says is added (a start symbol for instance). At most
+ * `cap` ids are written; `len + tokenizer_added(t)` is always enough. Time is O(len log len)
+ * whatever the text. False if `cap` is too small or memory ran out.
  */
-bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, bool add_special, int32_t *tokens,
-		size_t cap, size_t *ret_count);
+bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, bool add_special,
+                int32_t *tokens, size_t cap, size_t *ret_count);
 
 /* Number of ids that `add_special` adds. */
 size_t tokenizer_added(const struct tokenizer *t);
 
 /*
- * The raw bytes of one token (not NUL-terminated; a multibyte character may be torn between tokens); NULL for an id
- * that the tokenizer does not know. The memory belongs to the tokenizer.
+ * The raw bytes of one token (not NUL-terminated; a multibyte character may be torn between
+ * tokens); NULL for an id that the tokenizer does not know. The memory belongs to the tokenizer.
  */
 const char *tokenizer_bytes(const struct tokenizer *t, int32_t id, size_t *ret_len);
 

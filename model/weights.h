@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Weights: every tensor of the checkpoint, packed once for the kernel table in use. Immutable and shared by all
- * threads; one allocation ("arena") holds everything. Norm parameters, biases and position tables stay plain f32.
+ * Weights: every tensor of the checkpoint, packed once for the kernel table in use. Immutable and
+ * shared by all threads; one allocation ("arena") holds everything. Norm parameters, biases and
+ * position tables stay plain f32.
  */
 #ifndef FATHOM_MODEL_WEIGHTS_H
 #define FATHOM_MODEL_WEIGHTS_H
@@ -21,20 +22,22 @@ struct linear_weights {
 	const float *bias; /* [n_out] or NULL */
 };
 
-/* One layer of the parametrised block. Pre-norm: x += attn(norm(x)); x += ffn(norm(x)). Post-norm: x = norm(x + f(x)). */
+/* One layer of the parametrised block. Pre-norm: x += attn(norm(x)); x += ffn(norm(x)). Post-norm:
+ * x = norm(x + f(x)). */
 struct layer_weights {
 	struct norm_weights attn_norm; /* pre: before attention; post: after its residual */
 	struct linear_weights qkv;     /* [3 dim, dim]: q rows, k rows, v rows */
 	struct linear_weights out;     /* [dim, dim] */
 	struct norm_weights ffn_norm;
-	struct linear_weights up;      /* [ffn, dim] */
-	struct linear_weights down;    /* [dim, ffn] */
+	struct linear_weights up;   /* [ffn, dim] */
+	struct linear_weights down; /* [dim, ffn] */
 };
 
 struct stack_weights {
 	struct layer_weights *layers; /* [facts.stack[s].layers] */
-	struct matrix embedding;      /* [vocab, dim]: token embedding, rows read with ops->unpack_row */
-	const float *positions;       /* [position_offset + context, dim] learned or computed sinusoids; NULL: none */
+	struct matrix embedding; /* [vocab, dim]: token embedding, rows read with ops->unpack_row */
+	const float *positions;  /* [position_offset + context, dim] learned or computed sinusoids;
+	                            NULL: none */
 	struct norm_weights embedding_norm, final_norm;
 };
 
@@ -42,18 +45,19 @@ struct weights {
 	struct stack_weights stack[STACKS];
 	struct linear_weights output; /* [vocab, dim]; tied: the same panels as the embedding */
 	void *arena;
-	size_t bytes;                   /* of the arena */
-	size_t layer_bytes[STACKS];     /* packed bytes of one layer */
-	size_t fixed_bytes;             /* packed bytes that every depth reads or holds: embedding, head, norms */
+	size_t bytes;               /* of the arena */
+	size_t layer_bytes[STACKS]; /* packed bytes of one layer */
+	size_t fixed_bytes; /* packed bytes that every depth reads or holds: embedding, head, norms
+	                     */
 };
 
 /*
- * Loads model.safetensors, or the shards that model.safetensors.index.json names, from `dir`, checks every tensor
- * against `facts` and packs it for `ops`. Files are mapped only while packing. `threads` pack side by side. A bad file
- * gets one sentence naming the file and the tensor.
+ * Loads model.safetensors, or the shards that model.safetensors.index.json names, from `dir`,
+ * checks every tensor against `facts` and packs it for `ops`. Files are mapped only while packing.
+ * `threads` pack side by side. A bad file gets one sentence naming the file and the tensor.
  */
 bool weights_load(const char *dir, const struct facts *facts, const struct ops *ops, int threads,
-		struct weights *ret_weights, char *err, size_t errlen);
+                struct weights *ret_weights, char *err, size_t errlen);
 void weights_finish(struct weights *weights);
 
 #endif
