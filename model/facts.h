@@ -48,12 +48,13 @@ struct facts {
 	int32_t bos, eos, pad; /* -1: none */
 	int n_eos;             /* further end symbols: generation_config.json may list several */
 	int32_t eos_ids[8];
-	enum plan_rule plan_rule; /* the folder's own rule (`fathom_plan_rule` in config.json), else
-	                             EVEN */
+	enum plan_rule plan_rule; /* the folder's own rule (`fathom_plan_rule` in config.json), else EVEN */
 };
 
-/* Sampling defaults of the model folder (generation_config.json); absent file or key: OpenAI's
- * defaults. */
+/*
+ * Sampling defaults of the model folder (generation_config.json); absent file or key: OpenAI's
+ * defaults.
+ */
 struct generation_defaults {
 	double temperature, top_p,
 	                repetition_penalty; /* 1, 1, 1; do_sample false means temperature 0 */
@@ -67,15 +68,19 @@ struct generation_defaults {
  */
 bool facts_parse(const char *json, size_t len, struct facts *ret_facts, char *err, size_t errlen);
 
-/* Adds what generation_config.json says (end symbols to `facts`, sampling to `ret_defaults`). json
- * may be NULL. */
+/*
+ * Adds what generation_config.json says (end symbols to `facts`, sampling to `ret_defaults`). json
+ * may be NULL.
+ */
 bool facts_parse_generation(const char *json, size_t len, struct facts *facts,
                 struct generation_defaults *ret_defaults, char *err, size_t errlen);
 
 const char *facts_family_name(enum family family);
 
-/* Trainable parameters of the sub-network that keeps `depth` layers per stack, tied tensors counted
- * once. */
+/*
+ * Trainable parameters of the sub-network that keeps `depth` layers per stack, tied tensors counted
+ * once.
+ */
 uint64_t facts_parameters(const struct facts *facts, const int depth[STACKS]);
 
 #endif

@@ -3,23 +3,23 @@
  * The engine in a page.
  *
  * A **model** is facts and weights: one full LayerDrop-trained checkpoint, immutable, shared by
- *every thread, no locks.
+ * every thread, no locks.
  *
  * A **plan** is the list of layers that a request keeps; a **subnet** is one plan per stack.
- *Running a subnet is bit-identical to running a checkpoint that was physically pruned to it. It
- *costs nothing to choose: no copy, no reload.
+ * Running a subnet is bit-identical to running a checkpoint that was physically pruned to it. It
+ * costs nothing to choose: no copy, no reload.
  *
  * A **workspace** is everything that changes while running: scratch rows and the KV pool. It
- *belongs to one thread.
+ * belongs to one thread.
  *
  * A **sequence** is one text in the workspace: a subnet and the cached keys and values of its kept
- *layers, so that memory is proportional to depth. Blocks for its whole length are reserved when it
- *opens: it never runs dry.
+ * layers, so that memory is proportional to depth. Blocks for its whole length are reserved when it
+ * opens: it never runs dry.
  *
  * A **step** advances any set of **rows** at once; a row is one token of one sequence. Rows of
- *different depths share a step: it goes over layers 0 .. N-1 once, and at layer l gathers the rows
- *whose plan keeps l, runs the block on them and scatters the result back. So each layer's weights
- *are read at most once per step, whatever the mix of depths.
+ * different depths share a step: it goes over layers 0 .. N-1 once, and at layer l gathers the rows
+ * whose plan keeps l, runs the block on them and scatters the result back. So each layer's weights
+ * are read at most once per step, whatever the mix of depths.
  *
  *        rows      a(0,2,4)  b(0,4)  c(0..5)          after step_run, step_logits gives the
  *        layer 0      x        x       x              scores of the rows that need them.
@@ -31,11 +31,12 @@
  *
  * Typical use:
  *
- *	struct model *m = model_open(dir, &(struct model_options){ .ops = ops, .threads = 2 }, err,
- *sizeof err); struct workspace *w = workspace_create(m, &options, err, sizeof err); struct sequence
- **s = sequence_open(w, &subnet, n_prompt + max_tokens); step_run(w, rows, n_prompt); // the prompt:
- *rows of positions 0 .. n_prompt-1 logits = step_logits(w, &last, 1);            // then sample a
- *token, make it a row, and so on sequence_close(w, s);
+ *	struct model *m = model_open(dir, &(struct model_options){ .ops = ops, .threads = 2 }, err, sizeof err);
+ *	struct workspace *w = workspace_create(m, &options, err, sizeof err);
+ *	struct sequence *s = sequence_open(w, &subnet, n_prompt + max_tokens);
+ *	step_run(w, rows, n_prompt);                  // the prompt: rows of positions 0 .. n_prompt-1
+ *	logits = step_logits(w, &last, 1);            // then sample a token, make it a row, and so on
+ *	sequence_close(w, s);
  */
 #ifndef FATHOM_MODEL_MODEL_H
 #define FATHOM_MODEL_MODEL_H
@@ -68,11 +69,9 @@ struct model {
 	char dtype[8];                 /* of the checkpoint's tensors: "f32", "f16", "bf16" */
 	struct depth_quality *quality; /* NULL if not measured */
 	size_t n_quality;
-	struct subnet *tuned; /* plans.json: [n_tuned], at most one per depth; NULL if there is none
-	                       */
+	struct subnet *tuned; /* plans.json: [n_tuned], at most one per depth; NULL if there is none */
 	size_t n_tuned;
-	char note[160]; /* `fathom_note` of config.json: what a reader must know ("random weights:
-	                   for speed only") */
+	char note[160]; /* `fathom_note` of config.json: what a reader must know ("random weights: for speed only") */
 };
 
 struct model_options {
@@ -88,16 +87,19 @@ void model_close(struct model *model);
 /* Number of layers in the stack that generates (the decoder, else the encoder). */
 int model_layers(const struct model *model);
 
-/* The subnet of a decoder-only model that keeps `depth` layers by `rule`; false if the rule has no
- * such depth. */
+/*
+ * The subnet of a decoder-only model that keeps `depth` layers by `rule`; false if the rule has no
+ * such depth.
+ */
 bool model_subnet(const struct model *model, enum plan_rule rule, int depth,
                 struct subnet *ret_subnet);
 
 /* Packed bytes that one decode step at this subnet reads: the weights' share of the cost. */
 size_t model_subnet_bytes(const struct model *model, const struct subnet *subnet);
 
-/* ---- running
- * ----------------------------------------------------------------------------------------------------
+/*
+ * ---- running ------------------------------------------------------------------------------------
+ * ----------------
  */
 
 struct workspace;
@@ -115,24 +117,27 @@ struct row {
 	struct sequence *sequence;
 	enum stack stack; /* STACK_DECODER for language models */
 	int32_t token;
-	int32_t position; /* 0-based; rows of one sequence are consecutive in a step, their
-	                     positions ascending by one */
+	int32_t position; /* 0-based; rows of one sequence are consecutive in a step, their positions ascending by one */
 };
 
 struct workspace *workspace_create(const struct model *model,
                 const struct workspace_options *options, char *err, size_t errlen);
 void workspace_destroy(struct workspace *w);
 
-/* KV blocks that a sequence of `tokens` tokens needs at `subnet`, and the pool's total, reserved
- * and really used. */
+/*
+ * KV blocks that a sequence of `tokens` tokens needs at `subnet`, and the pool's total, reserved
+ * and really used.
+ */
 size_t workspace_blocks_needed(const struct workspace *w, const struct subnet *subnet, int tokens);
 size_t workspace_blocks_total(const struct workspace *w);
 size_t workspace_blocks_reserved(const struct workspace *w);
 size_t workspace_blocks_used(const struct workspace *w);
 size_t workspace_block_bytes(const struct workspace *w);
 
-/* Opens a sequence of at most `tokens` tokens and reserves its blocks; NULL if they are not free
- * now. */
+/*
+ * Opens a sequence of at most `tokens` tokens and reserves its blocks; NULL if they are not free
+ * now.
+ */
 struct sequence *sequence_open(struct workspace *w, const struct subnet *subnet, int tokens);
 
 /*

@@ -7,12 +7,12 @@
  * because every output element has one fixed order of additions that depends neither on the number
  * of rows, nor on threads, nor on the width of a vector:
  *
- *   - linear:  acc = fmaf(x[k], w[k], acc) from 0, k strictly upwards, one chain per element; then
- * + bias; then the activation; then, with `add`, y = y + value.
- *   - sums over a row (norm, dots of attention, softmax): 16 virtual lanes, lane j adds the
- * elements j, j + 16, ... in order, and the lanes are added in a fixed tree (8, 4, 2, 1 apart).
- *   - max is `a > b ? a : b` in a fixed order; exp, tanh and erf are our own polynomials
- * (model/mathf.h); no libm, no reciprocal estimates.
+ *   - linear:  acc = fmaf(x[k], w[k], acc) from 0, k strictly upwards, one chain per element; then + bias; then the
+ *              activation; then, with `add`, y = y + value.
+ *   - sums over a row (norm, dots of attention, softmax): 16 virtual lanes, lane j adds the elements j, j + 16, ...
+ *              in order, and the lanes are added in a fixed tree (8, 4, 2, 1 apart).
+ *   - max is `a > b ? a : b` in a fixed order; exp, tanh and erf are our own polynomials (model/mathf.h); no libm, no
+ *              reciprocal estimates.
  *
  * Every file that implements a table is compiled with -ffp-contract=off: a fused step is always
  * written as one.
@@ -33,8 +33,10 @@ enum activation {
 
 enum cpu_level { CPU_LEVEL_AUTO = -1, CPU_LEVEL_C, CPU_LEVEL_AVX2, CPU_LEVEL_AVX512 };
 
-/* Keys of one KV block; a block's key positions are absolute: block t holds positions 64 t .. 64 t
- * + 63. */
+/*
+ * Keys of one KV block; a block's key positions are absolute: block t holds positions 64 t .. 64 t
+ * + 63.
+ */
 #define KV_TILE 64
 
 /* A weight matrix [n_out, n_in], packed by the table that will read it. Immutable. */
@@ -50,18 +52,18 @@ struct linear {
 	const float *bias; /* [n_out] or NULL */
 	const float *x;    /* [rows, n_in], row stride ldx (floats) */
 	size_t ldx;
-	float *y; /* row i is y + (y_rows ? y_rows[i] : i) * ldy; at least n_out floats are valid in
-	             a row */
+	float *y; /* row i is y + (y_rows ? y_rows[i] : i) * ldy; at least n_out floats are valid in a row */
 	size_t ldy;
 	const int32_t *y_rows; /* scatter map or NULL */
 	int rows;
 	enum activation activation;
-	bool add; /* add the result to y (residual) instead of storing it; activation is then NONE
-	           */
+	bool add; /* add the result to y (residual) instead of storing it; activation is then NONE */
 };
 
-/* out[i] = (x[r] - mean) / sqrt(var + eps) * gain + bias for r = x_rows ? x_rows[i] : i (the gather
- * of a step). */
+/*
+ * out[i] = (x[r] - mean) / sqrt(var + eps) * gain + bias for r = x_rows ? x_rows[i] : i (the gather
+ * of a step).
+ */
 struct norm {
 	const float *x;
 	size_t ldx;
@@ -69,8 +71,7 @@ struct norm {
 	const float *gain, *bias; /* [dim] */
 	float eps;
 	int dim;
-	float *out; /* row i at out + i * ldo, or, in place of a gather, at the same index as x if
-	               out == x */
+	float *out; /* row i at out + i * ldo, or, in place of a gather, at the same index as x if out == x */
 	size_t ldo;
 	const int32_t *out_rows; /* NULL: i */
 };
@@ -101,27 +102,23 @@ struct ops {
 	int panel;              /* output channels in one panel */
 
 	size_t (*matrix_bytes)(int n_out, int n_in);
-	/* Packs rows [first, first + count) of W, given row-major as src[count][n_in], into data.
-	 * first is a multiple of panel; count is too, unless the rows end at n_out (the last panel
-	 * is then filled up with zeros). Rows of different panels may be packed by different
-	 * threads. */
+	/* Packs rows [first, first + count) of W, given row-major as src[count][n_in], into data. first is a multiple of
+	 * panel; count is too, unless the rows end at n_out (the last panel is then filled up with zeros). Rows of
+	 * different panels may be packed by different threads. */
 	void (*pack)(float *data, int n_out, int n_in, const float *src, int first, int count);
 	/* Writes row `out` of W, n_in floats (embedding look-up in a tied matrix). */
 	void (*unpack_row)(const struct matrix *w, int out, float *dst);
 
-	/* Output channels of panels [first_panel, end_panel). Disjoint ranges may run on different
-	 * threads. */
+	/* Output channels of panels [first_panel, end_panel). Disjoint ranges may run on different threads. */
 	void (*linear)(const struct linear *l, int first_panel, int end_panel);
 	/* Rows [first, end). */
 	void (*norm)(const struct norm *n, int first, int end);
-	/* Stores one position's key and value rows (n_heads * head_dim floats each) into its block.
-	 */
+	/* Stores one position's key and value rows (n_heads * head_dim floats each) into its block. */
 	void (*kv_store)(float *block, const float *k, const float *v, int position, int n_heads,
 	                int head_dim);
 	void (*attend)(const struct attend *a);
 	size_t (*attend_scratch)(int head_dim);
-	/* Largest of x[0..n) and sum of exp(x - largest), both in the fixed order; one block of
-	 * columns of a softmax. */
+	/* Largest of x[0..n) and sum of exp(x - largest), both in the fixed order; one block of columns of a softmax. */
 	void (*max_sum_exp)(const float *x, int n, float *ret_max, float *ret_sum);
 };
 

@@ -40,8 +40,10 @@ struct subnet {
 /* The plan that `rule` (EVEN, ENDS or PREFIX) gives for 1 <= depth <= of <= MAX_LAYERS. */
 void plan_by_rule(enum plan_rule rule, int of, int depth, struct plan *ret_plan);
 
-/* Checks an explicit list: 1..of entries, ascending, unique, in range; else false with a sentence
- * that says which. */
+/*
+ * Checks an explicit list: 1..of entries, ascending, unique, in range; else false with a sentence
+ * that says which.
+ */
 bool plan_from_list(int of, const int64_t *layers, size_t n, struct plan *ret_plan, char *err,
                 size_t errlen);
 

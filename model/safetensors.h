@@ -33,8 +33,10 @@ struct tensor_table {
 	size_t count;
 };
 
-/* Parses the first bytes of a file that is `file_size` long; `len` bytes of it are at `mem` (at
- * least the header). */
+/*
+ * Parses the first bytes of a file that is `file_size` long; `len` bytes of it are at `mem` (at
+ * least the header).
+ */
 bool safetensors_parse(const void *mem, size_t len, size_t file_size,
                 struct tensor_table *ret_table, char *err, size_t errlen);
 void safetensors_finish(struct tensor_table *table);

@@ -21,18 +21,16 @@ struct logit_bias {
 };
 
 struct sampling {
-	float temperature;        /* 0: greedy */
-	float top_p;              /* 1: off */
-	int top_k;                /* 0: off */
-	float repetition_penalty; /* 1: off; divides positive and multiplies negative logits of
-	                             tokens seen in prompt or answer */
+	float temperature; /* 0: greedy */
+	float top_p;       /* 1: off */
+	int top_k;         /* 0: off */
+	float repetition_penalty; /* 1: off; divides positive and multiplies negative logits of tokens seen in prompt or answer */
 	float presence_penalty,
 	                frequency_penalty; /* 0: off; answer tokens only, as OpenAI defines them */
 	uint64_t seed;
 	const struct logit_bias *bias; /* not owned */
 	int n_bias;
-	const int32_t *banned; /* tokens that cannot be drawn (end symbols before min_tokens, with
-	                          ignore_eos); not owned */
+	const int32_t *banned; /* tokens that cannot be drawn (end symbols before min_tokens, with ignore_eos); not owned */
 	int n_banned;
 };
 

@@ -21,16 +21,22 @@ void team_destroy(struct team *team);
 
 int team_size(const struct team *team);
 
-/* Runs fn(arg, member) once on every member, member = 0 .. team_size - 1, and returns when all have
- * returned. */
+/*
+ * Runs fn(arg, member) once on every member, member = 0 .. team_size - 1, and returns when all have
+ * returned.
+ */
 void team_run(struct team *team, void (*fn)(void *arg, int member), void *arg);
 
-/* Inside fn: returns when all members have called it as often. What was written before is visible
- * after. */
+/*
+ * Inside fn: returns when all members have called it as often. What was written before is visible
+ * after.
+ */
 void team_barrier(struct team *team, int member);
 
-/* The contiguous share [*ret_first, *ret_end) of `items` that is `member`'s of `members`; sizes
- * differ by at most one. */
+/*
+ * The contiguous share [*ret_first, *ret_end) of `items` that is `member`'s of `members`; sizes
+ * differ by at most one.
+ */
 void team_share(int items, int member, int members, int *ret_first, int *ret_end);
 
 #endif

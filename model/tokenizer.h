@@ -15,8 +15,10 @@
 
 struct tokenizer;
 
-/* Reads the tokenizer of the model folder `dir`. On failure returns NULL with one sentence in
- * `err`. */
+/*
+ * Reads the tokenizer of the model folder `dir`. On failure returns NULL with one sentence in
+ * `err`.
+ */
 struct tokenizer *tokenizer_open(const char *dir, char *err, size_t errlen);
 void tokenizer_close(struct tokenizer *t);
 

@@ -22,8 +22,10 @@ struct linear_weights {
 	const float *bias; /* [n_out] or NULL */
 };
 
-/* One layer of the parametrised block. Pre-norm: x += attn(norm(x)); x += ffn(norm(x)). Post-norm:
- * x = norm(x + f(x)). */
+/*
+ * One layer of the parametrised block. Pre-norm: x += attn(norm(x)); x += ffn(norm(x)). Post-norm:
+ * x = norm(x + f(x)).
+ */
 struct layer_weights {
 	struct norm_weights attn_norm; /* pre: before attention; post: after its residual */
 	struct linear_weights qkv;     /* [3 dim, dim]: q rows, k rows, v rows */
@@ -36,8 +38,7 @@ struct layer_weights {
 struct stack_weights {
 	struct layer_weights *layers; /* [facts.stack[s].layers] */
 	struct matrix embedding; /* [vocab, dim]: token embedding, rows read with ops->unpack_row */
-	const float *positions;  /* [position_offset + context, dim] learned or computed sinusoids;
-	                            NULL: none */
+	const float *positions; /* [position_offset + context, dim] learned or computed sinusoids; NULL: none */
 	struct norm_weights embedding_norm, final_norm;
 };
 
@@ -47,8 +48,7 @@ struct weights {
 	void *arena;
 	size_t bytes;               /* of the arena */
 	size_t layer_bytes[STACKS]; /* packed bytes of one layer */
-	size_t fixed_bytes; /* packed bytes that every depth reads or holds: embedding, head, norms
-	                     */
+	size_t fixed_bytes; /* packed bytes that every depth reads or holds: embedding, head, norms */
 };
 
 /*

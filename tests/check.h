@@ -30,11 +30,15 @@ void check_fail(const char *file, int line, const char *format, ...)
                 __attribute__((format(printf, 3, 4), noreturn));
 void check_skip(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 
-/* Reads a whole file into malloc'd memory (NUL-terminated beyond its length); fails the test if it
- * cannot. */
+/*
+ * Reads a whole file into malloc'd memory (NUL-terminated beyond its length); fails the test if it
+ * cannot.
+ */
 char *check_read_file(const char *path, size_t *ret_len);
-/* tests/data/NAME in the source tree (environment FATHOM_SOURCE_ROOT, else the current directory);
- * static buffer. */
+/*
+ * tests/data/NAME in the source tree (environment FATHOM_SOURCE_ROOT, else the current directory);
+ * static buffer.
+ */
 const char *check_data(const char *name);
 
 #define TEST(test_name)                                                                            \
