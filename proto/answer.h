@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Answers: plain structs become JSON and SSE bytes. Written by hand into a reused buffer; no JSON
+ * tree per token.
+ */
+#ifndef FATHOM_PROTO_ANSWER_H
+#define FATHOM_PROTO_ANSWER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/buffer.h"
+#include "proto/error.h"
+#include "proto/request.h"
+
+/* The "depth" object. */
+struct answer_depth {
+	char requested[80]; /* "auto", "full", "6", "fast", "layers" */
+	int used, of;
+	const int16_t *layers;     /* [used] */
+	const char *rule, *reason; /* explicit, budget, overload, default */
+	const struct answer_change *changes;
+	size_t n_changes;
+};
+
+/* A step-down. */
+struct answer_change {
+	int at_token, used;
+	const int16_t *layers;
+};
+
+/* The "timings" object; milliseconds; absent where negative. */
+struct answer_timings {
+	double queue_ms, prefill_ms, decode_ms, total_ms;
+	double predicted_ms, budget_ms;
+	int predicted_tokens; /* 0: absent */
+	int budget_met;       /* -1 absent, 0, 1 */
+};
+
+struct answer_usage {
+	int64_t prompt_tokens, completion_tokens, cached_tokens;
+};
+
+struct answer_top {
+	int32_t token;
+	float logprob;
+};
+
+/* One token with its log-probability; `bytes` is its text. */
+struct answer_token {
+	int32_t token;
+	const char *bytes;
+	size_t len;
+	bool has_logprob; /* false: null (first prompt token) */
+	float logprob;    /* minus infinity is written as -9999.0 */
+	const struct answer_top *
+	                top; /* the chosen token is always written too, with the identical number */
+	int n_top;
+	size_t text_offset; /* characters (code points) before this token in the choice's text */
+};
+
+/* Where token texts come from while writing. */
+struct answer_vocab {
+	const void *context;
+	const char *(*bytes)(const void *context, int32_t token, size_t *ret_len);
+};
+
+struct answer_choice {
+	int index;
+	const char *text; /* the whole text, or, in a chunk, the new piece; well-formed UTF-8 */
+	size_t text_len;
+	const struct answer_token *tokens; /* with logprobs: the tokens of this text (piece) */
+	size_t n_tokens;
+	bool logprobs;
+	const int32_t *token_ids; /* return_token_ids; NULL: not asked for */
+	size_t n_token_ids;
+	const char *finish_reason; /* "stop", "length" or NULL */
+	const char *finish_detail; /* "deadline", "budget" or NULL */
+	const char *stop_reason;   /* the stop string that ended it, or NULL */
+	bool first;                /* first chunk of this choice (chat: carries the role) */
+};
+
+struct answer {
+	enum request_kind kind; /* COMPLETION or CHAT */
+	const char *id;         /* "cmpl-..." or "chatcmpl-..." */
+	const char *model;
+	int64_t created; /* seconds since the epoch */
+	const struct answer_choice *choices;
+	size_t n_choices;
+	const struct answer_usage *usage;     /* NULL: absent */
+	const struct answer_depth *depth;     /* NULL: absent */
+	const struct answer_timings *timings; /* NULL: absent */
+	const char *const *warnings;
+	size_t n_warnings;
+	const struct answer_vocab *vocab;
+};
+
+/* The whole body of an answer that is not streamed. */
+void answer_write(struct buffer *b, const struct answer *a);
+/* One SSE event "data: {...}\n\n" of a stream. */
+void answer_write_chunk(struct buffer *b, const struct answer *a);
+void answer_write_done(struct buffer *b); /* data: [DONE] */
+void answer_write_ping(struct buffer *b); /* : ping */
+void answer_write_error_event(struct buffer *b, const struct error *e, const char *request_id);
+
+struct answer_score {
+	const struct answer_token *tokens;
+	size_t n_tokens;
+};
+/* /v1/loglikelihood */
+void answer_write_loglikelihood(struct buffer *b, const char *id, const char *model,
+                const struct answer_score *scores, size_t n_scores,
+                const struct answer_depth *depth, const struct answer_timings *timings,
+                const struct answer_usage *usage, const char *const *warnings, size_t n_warnings);
+
+/*
+ * /tokenize; `strs` is NULL or one text per token. An input list gives a list of such objects under
+ * "results".
+ */
+struct answer_tokenized {
+	const int32_t *tokens;
+	size_t n_tokens;
+};
+void answer_write_tokenize(struct buffer *b, const struct answer_tokenized *items, size_t n_items,
+                bool list, int max_model_len, bool token_strs, const struct answer_vocab *vocab);
+void answer_write_detokenize(struct buffer *b, const char *text, size_t len);
+
+void answer_write_depth(struct buffer *b, const struct answer_depth *depth); /* the object alone */
+void answer_write_timings(struct buffer *b, const struct answer_timings *timings);
+
+/* "bytes:\xNN" keys for torn bytes, else the text itself. Appends a JSON string. */
+void answer_write_token_text(struct buffer *b, const char *bytes, size_t len);
+
+#endif
