@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Metrics: counters, gauges and histograms of /metrics (API.md names, prefix fathom_). Any thread
+ * may count (relaxed atomics); the loop thread renders the text.
+ */
+#ifndef FATHOM_SERVER_METRICS_H
+#define FATHOM_SERVER_METRICS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/buffer.h"
+
+struct metrics;
+
+/* `layers` bounds the label `depth` and the array of layers. */
+struct metrics *metrics_create(int layers);
+void metrics_destroy(struct metrics *m);
+
+enum metrics_stage { STAGE_QUEUE, STAGE_PREFILL, STAGE_DECODE, STAGES };
+enum metrics_phase { PHASE_PREFILL, PHASE_DECODE, PHASE_MIXED, PHASES };
+
+/* loop thread */
+void metrics_request(struct metrics *m, const char *route, int code);
+void metrics_rejected(struct metrics *m, const char *reason); /* an error code's name */
+void metrics_connections(struct metrics *m, int64_t open);
+
+/* engine thread; seconds, depth in 1..layers */
+void metrics_step(struct metrics *m, enum metrics_phase phase, double seconds, int rows,
+                const int *rows_of_layer);
+void metrics_busy(struct metrics *m, double seconds);
+void metrics_queue_time(struct metrics *m, double seconds);
+void metrics_first_token(struct metrics *m, int depth, double seconds);
+void metrics_inter_token(struct metrics *m, int depth, double seconds);
+void metrics_tokens(struct metrics *m, int64_t prompt, int64_t generated, int depth);
+void metrics_job_done(struct metrics *m, int depth, double seconds);
+void metrics_depth_selected(struct metrics *m, int depth, const char *reason);
+void metrics_budget(struct metrics *m, bool met);
+void metrics_prediction(struct metrics *m, double actual_over_predicted);
+void metrics_deadline_exceeded(struct metrics *m, enum metrics_stage stage);
+void metrics_cancelled(struct metrics *m, enum metrics_stage stage);
+
+/* Gauges that are read when rendering. */
+struct metrics_gauges {
+	int running, waiting;
+	int64_t queue_tokens;
+	double kv_usage_ratio, predicted_wait_seconds;
+	const char *version, *family, *dtype, *arithmetic;
+	int layers;
+	double layerdrop;
+};
+/* Appends the Prometheus text (version 0.0.4), process_* included. */
+void metrics_write(
+                const struct metrics *m, const struct metrics_gauges *gauges, struct buffer *out);
+
+#endif

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From a request to a job: prompts become tokens, depth fields become a policy, defaults are filled
+ * in, and everything that depends on the model is checked (depth against N, length against the
+ * context and the KV pool).
+ */
+#ifndef FATHOM_SERVER_RESOLVE_H
+#define FATHOM_SERVER_RESOLVE_H
+
+#include "config/config.h"
+#include "server/job.h"
+
+/* Whether tokenising this request belongs on the tokeniser thread (inputs over 16 KiB). */
+bool resolve_is_large(const struct request *request);
+
+/*
+ * Takes over `request` (also on failure: it is finished then). Thread-safe: reads the model and the
+ * config only. NULL with `e` filled when refused.
+ */
+struct job *resolve_job(const struct model *model, const struct config *config,
+                struct request *request, struct error *e);
+
+/*
+ * "NAME", "NAME@6", "NAME@tier" against the served names; fills a depth where the suffix gives one.
+ */
+bool resolve_model_name(const struct model *model, const struct config *config,
+                const struct request *request, struct depth_spec *ret_depth, struct error *e);
+
+/* Layers of a tier of this model; 0 if there is no such tier. */
+int resolve_tier(const struct model *model, const struct config *config, const char *name);
+
+/* The name clients see first: the first --served-model-name, else the model folder's. */
+const char *resolve_served_name(const struct model *model, const struct config *config);
+
+#endif
