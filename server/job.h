@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "model/model.h"
+#include "model/sample.h"
 #include "proto/error.h"
 #include "proto/request.h"
 
