@@ -81,8 +81,7 @@ def random_tensor(args, name, shape):
         is_gain = name.endswith("weight")
         return values * np.float32(0.1) + np.float32(1 if is_gain else 0)
     if any(part in name for part in ("embed", "wte", "wpe", "lm_head", "output_projection")):
-        scale = args.embed_scale if "embed_tokens" in name else 1.0
-        return values * np.float32(2 / np.sqrt(args.hidden) / scale)
+        return values * np.float32(2 / np.sqrt(args.hidden))
     fan_in = shape[0] if args.family == "gpt2" else shape[1]
     return values * np.float32(1 / np.sqrt(fan_in))
 
@@ -91,7 +90,6 @@ def config_of(args):
     """(config.json, shapes of all tensors)."""
     tied = not args.untied
     if args.family == "gpt2":
-        args.embed_scale = 1.0
         return {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_embd": args.hidden,
                 "n_layer": args.layers, "n_head": args.heads, "n_inner": args.ffn,
                 "n_positions": args.positions, "n_ctx": args.positions, "vocab_size": args.vocab,
@@ -104,7 +102,7 @@ def config_of(args):
               "activation_function": args.activation or "relu", "tie_word_embeddings": tied,
               "bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}
     if args.family == "opt":
-        args.embed_scale, args.position_kind, args.position_offset = 1.0, "learned", 2
+        args.position_kind, args.position_offset = "learned", 2
         args.final_norm, args.embedding_norm = args.norm == "pre", False
         return {"architectures": ["OPTForCausalLM"], "model_type": "opt", **common,
                 "ffn_dim": args.ffn, "word_embed_proj_dim": args.hidden, "enable_bias": True,
