@@ -9,10 +9,15 @@
  *
  *   - linear:  acc = fmaf(x[k], w[k], acc) from 0, k strictly upwards, one chain per element; then + bias; then the
  *              activation; then, with `add`, y = y + value.
- *   - sums over a row (norm, dots of attention, softmax): 16 virtual lanes, lane j adds the elements j, j + 16, ...
- *              in order, and the lanes are added in a fixed tree (8, 4, 2, 1 apart).
+ *   - attention: the dots over head_dim are one such chain, and so is the sum over the keys of a tile; the tiles are
+ *              joined in ascending order. A key that a query does not see has weight 0.
+ *   - sums and maxima over a row (norm, weights of a tile, softmax): 16 virtual lanes, lane j takes the elements j,
+ *              j + 16, ... in order, and the lanes are joined in a fixed tree (8, 4, 2, 1 apart).
  *   - max is `a > b ? a : b` in a fixed order; exp, tanh and erf are our own polynomials (model/mathf.h); no libm, no
  *              reciprocal estimates.
+ *
+ * Any NaN counts as equal to any other. The floating-point environment must be the default one
+ * (ops_float_env_ok).
  *
  * Every file that implements a table is compiled with -ffp-contract=off: a fused step is always
  * written as one.
@@ -79,14 +84,15 @@ struct norm {
 /*
  * Causal attention of consecutive queries of one sequence over its cached keys, for one head of one
  * layer. Query i is at absolute position first + i and sees keys 0 .. first + i. A block is float
- * [n_heads][head_dim][64] keys, then float [n_heads][64][head_dim] values; unused positions are
- * finite (blocks are cleared when handed out). Softmax runs tile by tile with a running maximum,
- * all 64 keys always.
+ * [n_heads][head_dim][64] keys, then float [n_heads][64][head_dim] values, 64-byte aligned; unused
+ * positions are finite (blocks are cleared when handed out). Softmax runs tile by tile with a
+ * running maximum. Keys beyond a query add 0 times a finite value, which changes nothing: so how
+ * many of them a kernel runs over, and which queries share a call, does not show in the result.
  */
 struct attend {
 	const float *q; /* query i's head at q + i * ldq, head_dim floats */
 	size_t ldq;
-	float *out; /* likewise; scaled and normalised */
+	float *out; /* likewise; scaled and normalised; disjoint from q */
 	size_t ldo;
 	int queries, first;
 	int head, n_heads, head_dim;
@@ -126,7 +132,19 @@ struct ops {
 const struct ops *ops_c(void);
 const struct ops *ops_avx2(void);
 const struct ops *ops_avx512(void);
+/* Sets OpenBLAS to one thread. The first call must not race with another. */
 const struct ops *ops_blas(void);
+
+/* Whether OpenBLAS multiplies correctly here: a few products against the C table. A sentence if not. */
+bool ops_blas_check(char *err, size_t errlen);
+/* Which core and options OpenBLAS runs with, for the log; NULL where it is not built. */
+const char *ops_blas_description(void);
+
+/*
+ * Whether this thread rounds to nearest and keeps denormal numbers, as all tables assume. New
+ * threads inherit the setting of the thread that creates them.
+ */
+bool ops_float_env_ok(void);
 
 /* The highest level this processor and operating system can run (CPUID and XCR0). */
 enum cpu_level cpu_level_detect(void);
@@ -136,8 +154,9 @@ const char *cpu_level_name(enum cpu_level level);
 
 /*
  * Chooses a table. `kernels` is "auto", "native" or "blas". A level above what the machine has is
- * refused with a sentence. "auto" takes our own kernels where there is an overlay for the
- * processor, else OpenBLAS.
+ * refused with a sentence, and so is an OpenBLAS that fails its check. "auto" takes our own kernels
+ * where there is an overlay for the processor or a level is given, else OpenBLAS. NULL on failure.
+ * Called at start, from one thread.
  */
 const struct ops *ops_select(const char *kernels, enum cpu_level level, char *err, size_t errlen);
 

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The reference table in plain C: the definition of every kernel's result, bit by bit. The other
+ * exact tables must equal it. Written to be read, not to be fast.
+ */
+#include "model/mathf.h"
+#include "model/ops.h"
+#include "model/ops_shared.h"
+
+enum { PANEL = 16 };
+
+static size_t c_matrix_bytes(int n_out, int n_in) {
+	return panels_bytes(PANEL, n_out, n_in);
+}
+
+static void c_pack(float *data, int n_out, int n_in, const float *src, int first, int count) {
+	panels_pack(PANEL, data, n_in, src, first, count);
+}
+
+static void c_unpack_row(const struct matrix *w, int out, float *dst) {
+	panels_unpack_row(PANEL, w, out, dst);
+}
+
+static float activate(float x, enum activation activation) {
+	switch (activation) {
+	case ACTIVATION_NONE:
+		return x;
+	case ACTIVATION_RELU:
+		return mathf_max(0.0f, x);
+	case ACTIVATION_GELU:
+		return mathf_gelu(x);
+	case ACTIVATION_GELU_TANH:
+		return mathf_gelu_tanh(x);
+	}
+	return x;
+}
+
+static void c_linear(const struct linear *l, int first_panel, int end_panel) {
+	int n_in = l->w->n_in, n_out = l->w->n_out;
+	for (int panel = first_panel; panel < end_panel; panel++) {
+		const float *w = l->w->data + (size_t)panel * PANEL * (size_t)n_in;
+		int first = panel * PANEL;
+		int columns = n_out - first < PANEL ? n_out - first : PANEL;
+		for (int row = 0; row < l->rows; row++) {
+			const float *x = l->x + (size_t)row * l->ldx;
+			float *y = linear_row(l, row) + first;
+			float acc[PANEL] = { 0 };
+			for (int k = 0; k < n_in; k++)
+				for (int c = 0; c < PANEL; c++)
+					acc[c] = __builtin_fmaf(x[k], w[k * PANEL + c], acc[c]);
+			for (int c = 0; c < columns; c++) {
+				float value = l->bias ? acc[c] + l->bias[first + c] : acc[c];
+				value = activate(value, l->activation);
+				y[c] = l->add ? y[c] + value : value;
+			}
+		}
+	}
+}
+
+static float lanes_sum(float *lanes) {
+	for (int apart = LANES_FIXED / 2; apart > 0; apart /= 2)
+		for (int j = 0; j < apart; j++)
+			lanes[j] += lanes[j + apart];
+	return lanes[0];
+}
+
+static float lanes_max(float *lanes) {
+	for (int apart = LANES_FIXED / 2; apart > 0; apart /= 2)
+		for (int j = 0; j < apart; j++)
+			lanes[j] = mathf_max(lanes[j], lanes[j + apart]);
+	return lanes[0];
+}
+
+/* The largest of x[0..n). */
+static float row_max(const float *x, int n) {
+	float lanes[LANES_FIXED];
+	for (int j = 0; j < LANES_FIXED; j++)
+		lanes[j] = -INFINITY;
+	for (int i = 0; i < n; i++)
+		lanes[i % LANES_FIXED] = mathf_max(x[i], lanes[i % LANES_FIXED]);
+	return lanes_max(lanes);
+}
+
+static void c_norm(const struct norm *n, int first, int end) {
+	float dim = (float)n->dim;
+	for (int row = first; row < end; row++) {
+		const float *x = norm_in(n, row);
+		float *out = norm_out(n, row);
+		float sums[LANES_FIXED] = { 0 }, squares[LANES_FIXED] = { 0 };
+		for (int i = 0; i < n->dim; i++)
+			sums[i % LANES_FIXED] += x[i];
+		float mean = lanes_sum(sums) / dim;
+		for (int i = 0; i < n->dim; i++) {
+			float d = x[i] - mean;
+			squares[i % LANES_FIXED] = __builtin_fmaf(d, d, squares[i % LANES_FIXED]);
+		}
+		float inverse = 1.0f / __builtin_sqrtf(lanes_sum(squares) / dim + n->eps);
+		for (int i = 0; i < n->dim; i++)
+			out[i] = __builtin_fmaf((x[i] - mean) * inverse, n->gain[i], n->bias[i]);
+	}
+}
+
+/* One tile of one query: `seen` keys from the tile's first on. */
+static void attend_tile(const float *q, const float *keys, const float *values, int seen, int dim,
+                float *largest, float *total, float *acc) {
+	float weights[KV_TILE], sums[LANES_FIXED] = { 0 };
+	for (int key = 0; key < seen; key++) {
+		float dot = 0;
+		for (int d = 0; d < dim; d++)
+			dot = __builtin_fmaf(q[d], keys[d * KV_TILE + key], dot);
+		weights[key] = dot;
+	}
+	float now = mathf_max(row_max(weights, seen), *largest);
+	float shrink = mathf_exp(*largest - now);
+	for (int key = 0; key < seen; key++) {
+		weights[key] = mathf_exp(weights[key] - now);
+		sums[key % LANES_FIXED] += weights[key];
+	}
+	*largest = now;
+	*total = __builtin_fmaf(*total, shrink, lanes_sum(sums));
+	for (int d = 0; d < dim; d++) {
+		float value = acc[d] * shrink;
+		for (int key = 0; key < seen; key++)
+			value = __builtin_fmaf(weights[key], values[key * dim + d], value);
+		acc[d] = value;
+	}
+}
+
+static void c_attend(const struct attend *a) {
+	int dim = a->head_dim;
+	float *q = a->scratch, *acc = a->scratch + dim;
+	for (int i = 0; i < a->queries; i++) {
+		int position = a->first + i;
+		float largest = -INFINITY, total = 0;
+		for (int d = 0; d < dim; d++) {
+			q[d] = a->q[(size_t)i * a->ldq + d] * a->scale;
+			acc[d] = 0;
+		}
+		for (int tile = 0; tile <= position / KV_TILE; tile++) {
+			int seen = position - tile * KV_TILE + 1;
+			attend_tile(q, block_keys(a, tile), block_values(a, tile),
+			                seen < KV_TILE ? seen : KV_TILE, dim, &largest, &total,
+			                acc);
+		}
+		float inverse = 1.0f / total;
+		for (int d = 0; d < dim; d++)
+			a->out[(size_t)i * a->ldo + d] = __builtin_fmaf(acc[d], inverse, 0.0f);
+	}
+}
+
+static size_t c_attend_scratch(int head_dim) {
+	return 2 * (size_t)head_dim;
+}
+
+static void c_max_sum_exp(const float *x, int n, float *ret_max, float *ret_sum) {
+	float largest = row_max(x, n), sums[LANES_FIXED] = { 0 };
+	for (int i = 0; i < n; i++)
+		sums[i % LANES_FIXED] += mathf_exp(x[i] - largest);
+	*ret_max = largest;
+	*ret_sum = lanes_sum(sums);
+}
+
+const struct ops *ops_c(void) {
+	static const struct ops table = {
+		.name = "c",
+		.arithmetic = "f32, one fused multiply-add chain per output, plain C",
+		.exact = true,
+		.panel = PANEL,
+		.matrix_bytes = c_matrix_bytes,
+		.pack = c_pack,
+		.unpack_row = c_unpack_row,
+		.linear = c_linear,
+		.norm = c_norm,
+		.kv_store = block_store,
+		.attend = c_attend,
+		.attend_scratch = c_attend_scratch,
+		.max_sum_exp = c_max_sum_exp,
+	};
+	return &table;
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What our own kernel tables have in common and no vector instruction would help: the layout of
+ * packed panels and of KV blocks. A panel is float [n_in][panel]: one row of weights per input, the
+ * output channels side by side; panels follow each other. Private to the files that implement
+ * tables.
+ */
+#ifndef FATHOM_MODEL_OPS_SHARED_H
+#define FATHOM_MODEL_OPS_SHARED_H
+
+#include <string.h>
+
+#include "model/ops.h"
+
+enum { LANES_FIXED = 16 }; /* virtual lanes of every sum over a row */
+
+static inline size_t panels_bytes(int panel, int n_out, int n_in) {
+	size_t panels = ((size_t)n_out + (size_t)panel - 1) / (size_t)panel;
+	return panels * (size_t)panel * (size_t)n_in * sizeof(float);
+}
+
+static inline void panels_pack(
+                int panel, float *data, int n_in, const float *src, int first, int count) {
+	enum { STRIP = 16 }; /* inputs at a time: one cache line of every source row */
+	size_t inputs = (size_t)n_in, width = (size_t)panel;
+	for (int row = 0; row < count; row += panel) {
+		const float *from = src + (size_t)row * inputs;
+		float *to = data + ((size_t)first + (size_t)row) * inputs;
+		size_t valid = count - row < panel ? (size_t)(count - row) : width;
+		for (size_t strip = 0; strip < inputs; strip += STRIP) {
+			size_t end = inputs - strip < STRIP ? inputs : strip + STRIP;
+			for (size_t c = 0; c < width; c++)
+				for (size_t k = strip; k < end; k++)
+					to[k * width + c] = c < valid ? from[c * inputs + k] : 0.0f;
+		}
+	}
+}
+
+static inline void panels_unpack_row(int panel, const struct matrix *w, int out, float *dst) {
+	size_t width = (size_t)panel, inputs = (size_t)w->n_in;
+	const float *from = w->data + (size_t)(out / panel) * width * inputs + out % panel;
+	for (size_t k = 0; k < inputs; k++)
+		dst[k] = from[k * width];
+}
+
+/* The output row of a linear layer's row i. */
+static inline float *linear_row(const struct linear *l, int row) {
+	return l->y + (size_t)(l->y_rows ? l->y_rows[row] : row) * l->ldy;
+}
+
+/* Input and output rows of a norm's row i. */
+static inline const float *norm_in(const struct norm *n, int row) {
+	return n->x + (size_t)(n->x_rows ? n->x_rows[row] : row) * n->ldx;
+}
+
+static inline float *norm_out(const struct norm *n, int row) {
+	int to = n->out_rows ? n->out_rows[row] : row;
+	if (n->out == n->x && !n->out_rows && n->x_rows)
+		to = n->x_rows[row];
+	return n->out + (size_t)to * n->ldo;
+}
+
+/* One head's keys, [head_dim][64], and values, [64][head_dim]. */
+static inline const float *block_keys(const struct attend *a, int tile) {
+	return a->blocks[tile] + (size_t)a->head * (size_t)a->head_dim * KV_TILE;
+}
+
+static inline const float *block_values(const struct attend *a, int tile) {
+	size_t head = (size_t)a->head_dim * KV_TILE;
+	return a->blocks[tile] + ((size_t)a->n_heads + (size_t)a->head) * head;
+}
+
+static inline void block_store(float *block, const float *k, const float *v, int position,
+                int n_heads, int head_dim) {
+	size_t channels = (size_t)n_heads * (size_t)head_dim, dim = (size_t)head_dim;
+	size_t slot = (size_t)position % KV_TILE;
+	for (size_t c = 0; c < channels; c++)
+		block[c * KV_TILE + slot] = k[c];
+	float *values = block + channels * KV_TILE + slot * dim;
+	for (size_t h = 0; h < (size_t)n_heads; h++)
+		memcpy(values + h * dim * KV_TILE, v + h * dim, dim * sizeof(float));
+}
+
+#endif
