@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The subcommands. Each takes the arguments after its name (argv[0] is the name) and returns an
+ * exit status.
+ */
+#ifndef FATHOM_CLI_CLI_H
+#define FATHOM_CLI_CLI_H
+
+int serve_main(int argc, char **argv);
+int generate_main(int argc, char **argv);
+int health_main(int argc, char **argv);
+
+#endif

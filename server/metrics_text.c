@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The Prometheus text of /metrics (format 0.0.4), with the standard process_* set. */
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "server/metrics.h"
+#include "server/metrics_data.h"
+
+const char *const metrics_reasons[REASONS] = { "explicit", "budget", "overload", "default" };
+
+static const char *const stages[STAGES] = { "queue", "prefill", "decode" };
+static const char *const phases[PHASES] = { "prefill", "decode", "mixed" };
+
+static void head(struct buffer *out, const char *name, const char *type, const char *help) {
+	buffer_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static long long get(const atomic_llong *counter) {
+	return atomic_load_explicit((atomic_llong *)counter, memory_order_relaxed);
+}
+
+static void put_f64(struct buffer *out, double value) {
+	buffer_json_f64(out, value);
+	buffer_puts(out, "\n");
+}
+
+static void gauge(struct buffer *out, const char *name, const char *help, double value) {
+	head(out, name, "gauge", help);
+	buffer_printf(out, "%s ", name);
+	put_f64(out, value);
+}
+
+static void counter(struct buffer *out, const char *name, const char *help, double value) {
+	head(out, name, "counter", help);
+	buffer_printf(out, "%s ", name);
+	put_f64(out, value);
+}
+
+/* One series of a histogram; `label` is "" or `name="value"`. */
+static void series(struct buffer *out, const char *name, const char *label,
+                const struct histogram *h, const double *bounds, int n) {
+	long long total = 0;
+	const char *comma = *label ? "," : "", *open = *label ? "{" : "",
+	           *close = *label ? "}" : "";
+	for (int i = 0; i < n; i++) {
+		total += get(&h->buckets[i]);
+		buffer_printf(out, "%s_bucket{%s%sle=\"%g\"} %lld\n", name, label, comma, bounds[i],
+		                total);
+	}
+	total += get(&h->buckets[n]);
+	buffer_printf(out, "%s_bucket{%s%sle=\"+Inf\"} %lld\n", name, label, comma, total);
+	buffer_printf(out, "%s_sum%s%s%s ", name, open, label, close);
+	put_f64(out, atomic_load_explicit((_Atomic double *)&h->sum, memory_order_relaxed));
+	buffer_printf(out, "%s_count%s%s%s %lld\n", name, open, label, close, total);
+}
+
+static void depth_histogram(const struct metrics *m, struct buffer *out, const char *name,
+                const char *help, size_t offset) {
+	head(out, name, "histogram", help);
+	for (int depth = 1; depth <= m->layers; depth++) {
+		char label[32];
+		snprintf(label, sizeof label, "depth=\"%d\"", depth);
+		series(out, name, label,
+		                (const struct histogram *)((const char *)&m->by_depth[depth]
+		                                + offset),
+		                metrics_seconds, SECONDS_BOUNDS);
+	}
+}
+
+static void write_requests(const struct metrics *m, struct buffer *out) {
+	head(out, "fathom_requests_total", "counter",
+	                "Answered requests by route and status code.");
+	pthread_mutex_lock((pthread_mutex_t *)&m->lock);
+	for (int i = 0; i < MOST_ROUTES && m->requests[i].label[0]; i++)
+		buffer_printf(out, "fathom_requests_total{route=\"%s\",code=\"%d\"} %lld\n",
+		                m->requests[i].label, m->requests[i].code,
+		                get(&m->requests[i].count));
+	head(out, "fathom_rejected_total", "counter", "Requests refused, by error code.");
+	for (int i = 0; i < MOST_REASONS && m->rejected[i].label[0]; i++)
+		buffer_printf(out, "fathom_rejected_total{reason=\"%s\"} %lld\n",
+		                m->rejected[i].label, get(&m->rejected[i].count));
+	pthread_mutex_unlock((pthread_mutex_t *)&m->lock);
+}
+
+static void write_stages(struct buffer *out, const char *name, const char *help,
+                const atomic_llong *counts) {
+	head(out, name, "counter", help);
+	for (int i = 0; i < STAGES; i++)
+		buffer_printf(out, "%s{stage=\"%s\"} %lld\n", name, stages[i], get(&counts[i]));
+}
+
+static void write_depths(const struct metrics *m, struct buffer *out) {
+	depth_histogram(m, out, "fathom_request_duration_seconds",
+	                "Last body byte read to last byte of the answer, by depth.",
+	                offsetof(struct depth_metrics, duration));
+	depth_histogram(m, out, "fathom_time_to_first_token_seconds",
+	                "Last body byte read to the first token, by depth.",
+	                offsetof(struct depth_metrics, first_token));
+	depth_histogram(m, out, "fathom_inter_token_latency_seconds",
+	                "Between two tokens of an answer, by depth.",
+	                offsetof(struct depth_metrics, inter_token));
+	head(out, "fathom_generation_tokens_total", "counter", "Tokens generated, by depth.");
+	for (int d = 1; d <= m->layers; d++)
+		buffer_printf(out, "fathom_generation_tokens_total{depth=\"%d\"} %lld\n", d,
+		                get(&m->by_depth[d].generated));
+	head(out, "fathom_depth_selected_total", "counter",
+	                "Requests by the depth they ran and why.");
+	for (int d = 1; d <= m->layers; d++)
+		for (int r = 0; r < REASONS; r++)
+			buffer_printf(out,
+			                "fathom_depth_selected_total{depth=\"%d\",reason=\"%s\"} "
+			                "%lld\n",
+			                d, metrics_reasons[r], get(&m->by_depth[d].selected[r]));
+	head(out, "fathom_layer_rows_total", "counter", "Rows that ran through each layer.");
+	for (int l = 0; l < m->layers; l++)
+		buffer_printf(out, "fathom_layer_rows_total{layer=\"%d\"} %lld\n", l,
+		                get(&m->layer_rows[l]));
+}
+
+static void write_engine(const struct metrics *m, struct buffer *out) {
+	head(out, "fathom_request_queue_seconds", "histogram",
+	                "Time a request waited for a batch.");
+	series(out, "fathom_request_queue_seconds", "", &m->queue_seconds, metrics_seconds,
+	                SECONDS_BOUNDS);
+	head(out, "fathom_step_seconds", "histogram", "Duration of a step, by what its rows were.");
+	for (int i = 0; i < PHASES; i++) {
+		char label[32];
+		snprintf(label, sizeof label, "phase=\"%s\"", phases[i]);
+		series(out, "fathom_step_seconds", label, &m->step_seconds[i], metrics_seconds,
+		                SECONDS_BOUNDS);
+	}
+	head(out, "fathom_step_rows", "histogram", "Rows in a step.");
+	series(out, "fathom_step_rows", "", &m->step_rows, metrics_rows, ROWS_BOUNDS);
+	head(out, "fathom_prediction_error_ratio", "histogram", "Actual over predicted time.");
+	series(out, "fathom_prediction_error_ratio", "", &m->prediction, metrics_ratios,
+	                RATIO_BOUNDS);
+	counter(out, "fathom_prompt_tokens_total", "Prompt tokens processed.",
+	                (double)get(&m->prompt_tokens));
+	head(out, "fathom_budget_requests_total", "counter",
+	                "Requests with a budget, and if it was met.");
+	for (int i = 0; i < 2; i++)
+		buffer_printf(out, "fathom_budget_requests_total{met=\"%s\"} %lld\n",
+		                i ? "true" : "false", get(&m->budgets[i]));
+	write_stages(out, "fathom_deadline_exceeded_total", "Requests whose deadline passed.",
+	                m->deadlines);
+	write_stages(out, "fathom_cancelled_total", "Requests cancelled.", m->cancelled);
+	counter(out, "fathom_engine_busy_seconds_total", "Time the engine spent in steps.",
+	                atomic_load_explicit(
+	                                (_Atomic double *)&m->busy_seconds, memory_order_relaxed));
+	gauge(out, "fathom_connections", "Open connections.", (double)get(&m->connections));
+}
+
+static void write_gauges(const struct metrics_gauges *g, struct buffer *out) {
+	gauge(out, "fathom_requests_running", "Requests in the batch.", g->running);
+	gauge(out, "fathom_requests_waiting", "Requests in the queue.", g->waiting);
+	gauge(out, "fathom_queue_tokens", "Tokens (prompt and answer) in the queue.",
+	                (double)g->queue_tokens);
+	gauge(out, "fathom_kv_cache_usage_ratio", "Share of the KV pool that is reserved.",
+	                g->kv_usage_ratio);
+	gauge(out, "fathom_predicted_wait_seconds", "Predicted wait of a request that comes now.",
+	                g->predicted_wait_seconds);
+	head(out, "fathom_build_info", "gauge", "Version and arithmetic in use.");
+	buffer_printf(out, "fathom_build_info{version=\"%s\",arithmetic=\"%s\"} 1\n", g->version,
+	                g->arithmetic);
+	head(out, "fathom_model_info", "gauge", "The model that is served.");
+	buffer_printf(out,
+	                "fathom_model_info{family=\"%s\",layers=\"%d\",dtype=\"%s\",layerdrop=\"%"
+	                "g\"} 1\n",
+	                g->family, g->layers, g->dtype, g->layerdrop);
+}
+
+static int open_files(void) {
+	DIR *dir = opendir("/proc/self/fd");
+	int n = -3; /* ".", ".." and the directory itself */
+	if (!dir)
+		return 0;
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
+}
+
+/* Start time (seconds since the epoch), virtual and resident bytes, as far as /proc says. */
+static void read_stat(double *start, double *virtual_bytes, double *resident_bytes) {
+	char line[1024] = "";
+	unsigned long long ticks = 0, vsize = 0, boot = 0;
+	long rss = 0;
+	FILE *f = fopen("/proc/self/stat", "r");
+	if (f) {
+		size_t n = fread(line, 1, sizeof line - 1, f);
+		line[n] = '\0';
+		fclose(f);
+	}
+	const char *after = strrchr(line, ')');
+	if (after)
+		sscanf(after + 1,
+		                " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d "
+		                "%*d %*d %*d "
+		                "%llu %llu %ld",
+		                &ticks, &vsize, &rss);
+	f = fopen("/proc/stat", "r");
+	while (f && fgets(line, sizeof line, f))
+		if (sscanf(line, "btime %llu", &boot) == 1)
+			break;
+	if (f)
+		fclose(f);
+	*start = (double)boot + (double)ticks / (double)sysconf(_SC_CLK_TCK);
+	*virtual_bytes = (double)vsize;
+	*resident_bytes = (double)rss * (double)sysconf(_SC_PAGESIZE);
+}
+
+static void write_process(struct buffer *out) {
+	struct rusage usage;
+	struct rlimit files;
+	double start, virtual_bytes, resident_bytes;
+	getrusage(RUSAGE_SELF, &usage);
+	getrlimit(RLIMIT_NOFILE, &files);
+	read_stat(&start, &virtual_bytes, &resident_bytes);
+	counter(out, "process_cpu_seconds_total",
+	                "Total user and system CPU time spent in seconds.",
+	                (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec)
+	                                + 1e-6
+	                                                * (double)(usage.ru_utime.tv_usec
+	                                                                + usage.ru_stime.tv_usec));
+	gauge(out, "process_open_fds", "Number of open file descriptors.", open_files());
+	gauge(out, "process_max_fds", "Maximum number of open file descriptors.",
+	                (double)files.rlim_cur);
+	gauge(out, "process_virtual_memory_bytes", "Virtual memory size in bytes.", virtual_bytes);
+	gauge(out, "process_resident_memory_bytes", "Resident memory size in bytes.",
+	                resident_bytes);
+	gauge(out, "process_start_time_seconds",
+	                "Start time of the process since unix epoch in seconds.", start);
+}
+
+void metrics_write(
+                const struct metrics *m, const struct metrics_gauges *gauges, struct buffer *out) {
+	write_requests(m, out);
+	write_gauges(gauges, out);
+	write_depths(m, out);
+	write_engine(m, out);
+	write_process(out);
+}

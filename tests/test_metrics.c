@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Metrics: every name of the contract is there, histograms add up, the text is well-formed line by line. */
+#include "server/metrics.h"
+
+#include <ctype.h>
+
+#include "tests/check.h"
+
+static const struct metrics_gauges gauges = { .running = 2,
+	.waiting = 3,
+	.version = "0.1.0",
+	.family = "opt",
+	.dtype = "bf16",
+	.arithmetic = "f32",
+	.layers = 4,
+	.layerdrop = 0.2 };
+
+static char *render(struct metrics *m) {
+	struct buffer out = { 0 };
+	metrics_write(m, &gauges, &out);
+	char *text = strdup(buffer_cstr(&out));
+	buffer_finish(&out);
+	return text;
+}
+
+/* The number after `series ` at the start of a line. */
+static double value_of(const char *text, const char *series) {
+	size_t len = strlen(series);
+	for (const char *line = text; line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		if (strncmp(line, series, len) == 0 && line[len] == ' ')
+			return strtod(line + len, NULL);
+	}
+	check_fail(__FILE__, __LINE__, "no series %s", series);
+}
+
+TEST(every_metric_of_the_contract_is_there) {
+	static const char *const names[] = { "requests_total", "requests_running",
+		"requests_waiting", "queue_tokens", "request_duration_seconds",
+		"request_queue_seconds", "time_to_first_token_seconds",
+		"inter_token_latency_seconds", "prompt_tokens_total", "generation_tokens_total",
+		"step_seconds", "step_rows", "layer_rows_total", "depth_selected_total",
+		"budget_requests_total", "prediction_error_ratio", "kv_cache_usage_ratio",
+		"rejected_total", "deadline_exceeded_total", "cancelled_total",
+		"predicted_wait_seconds", "engine_busy_seconds_total", "connections", "build_info",
+		"model_info" };
+	struct metrics *m = metrics_create(4);
+	char *text = render(m);
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		char line[128];
+		snprintf(line, sizeof line, "# TYPE fathom_%s ", names[i]);
+		if (!strstr(text, line))
+			check_fail(__FILE__, __LINE__, "fathom_%s is missing", names[i]);
+	}
+	free(text);
+	metrics_destroy(m);
+}
+
+TEST(counts_come_out_as_they_went_in) {
+	struct metrics *m = metrics_create(4);
+	metrics_request(m, "/v1/completions", 200);
+	metrics_request(m, "/v1/completions", 200);
+	metrics_request(m, "other", 404);
+	metrics_tokens(m, 10, 7, 3);
+	metrics_depth_selected(m, 3, "budget");
+	metrics_budget(m, true);
+	metrics_step(m, PHASE_DECODE, 0.003, 5, (const int[]){ 5, 0, 2, 0 });
+	char *text = render(m);
+	CHECK(value_of(text, "fathom_requests_total{route=\"/v1/completions\",code=\"200\"}") == 2);
+	CHECK(value_of(text, "fathom_requests_total{route=\"other\",code=\"404\"}") == 1);
+	CHECK(value_of(text, "fathom_generation_tokens_total{depth=\"3\"}") == 7);
+	CHECK(value_of(text, "fathom_prompt_tokens_total") == 10);
+	CHECK(value_of(text, "fathom_depth_selected_total{depth=\"3\",reason=\"budget\"}") == 1);
+	CHECK(value_of(text, "fathom_budget_requests_total{met=\"true\"}") == 1);
+	CHECK(value_of(text, "fathom_layer_rows_total{layer=\"2\"}") == 2);
+	CHECK(value_of(text, "fathom_requests_waiting") == 3);
+	CHECK(value_of(text, "fathom_step_seconds_bucket{phase=\"decode\",le=\"0.002\"}") == 0);
+	CHECK(value_of(text, "fathom_step_seconds_bucket{phase=\"decode\",le=\"0.005\"}") == 1);
+	CHECK(value_of(text, "fathom_step_seconds_bucket{phase=\"decode\",le=\"+Inf\"}") == 1);
+	CHECK(value_of(text, "fathom_step_seconds_count{phase=\"decode\"}") == 1);
+	CHECK(value_of(text, "process_resident_memory_bytes") > 100000);
+	CHECK(value_of(text, "process_start_time_seconds") > 1.6e9);
+	free(text);
+	metrics_destroy(m);
+}
+
+TEST(every_line_is_a_comment_or_a_sample) {
+	struct metrics *m = metrics_create(2);
+	metrics_rejected(m, "server_overloaded");
+	char *text = render(m), *save = NULL;
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		if (line[0] == '#')
+			continue;
+		char *space = strrchr(line, ' '), *end;
+		CHECK(space && (islower((unsigned char)line[0])));
+		strtod(space + 1, &end);
+		CHECK(end != space + 1 && !*end);
+	}
+	free(text);
+	metrics_destroy(m);
+}
