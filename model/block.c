@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The transformer block. Every line of arithmetic is in `ops`; here is only who does which part.
+ *
+ * Members split rows for norms and copies, panels of output channels for products, and (queries,
+ * head) pairs for attention. How work is split changes no result: an output element is computed by
+ * one member in one fixed order.
+ */
+#include "model/block.h"
+
+#include <string.h>
+
+/* Queries of one attention task. Later queries see more keys, so a long prompt is cut into tasks
+ * that are dealt to the members in turn. */
+enum { TASK_QUERIES = 48 };
+
+static void share_rows(const struct block *b, int member, int *ret_first, int *ret_end) {
+	team_share(b->rows->n, member, team_size(b->team), ret_first, ret_end);
+}
+
+/* packed[i] = norm(x[map[i]]), or x[map[i]] where norms come after. */
+static void gather(const struct block *b, const struct norm_weights *norm, int member) {
+	const struct block_scratch *s = b->scratch;
+	int first, end;
+	share_rows(b, member, &first, &end);
+	if (b->facts->norm == NORM_PRE) {
+		b->ops->norm(&(struct norm){ .x = b->x,
+		                             .ldx = b->ldx,
+		                             .x_rows = b->rows->map,
+		                             .gain = norm->gain,
+		                             .bias = norm->bias,
+		                             .eps = b->facts->norm_eps,
+		                             .dim = b->facts->dim,
+		                             .out = s->packed,
+		                             .ldo = s->ld_packed },
+		                first, end);
+		return;
+	}
+	for (int i = first; i < end; i++)
+		memcpy(s->packed + (size_t)i * s->ld_packed,
+		                b->x + (size_t)b->rows->map[i] * b->ldx,
+		                (size_t)b->facts->dim * sizeof(float));
+}
+
+/* x[map[i]] = norm(x[map[i]]) where norms come after. A member norms the rows that it gathers next,
+ * so no barrier is needed between the two. */
+static void norm_after(const struct block *b, const struct norm_weights *norm, int member) {
+	if (b->facts->norm == NORM_PRE)
+		return;
+	int first, end;
+	share_rows(b, member, &first, &end);
+	b->ops->norm(&(struct norm){ .x = b->x,
+	                             .ldx = b->ldx,
+	                             .x_rows = b->rows->map,
+	                             .gain = norm->gain,
+	                             .bias = norm->bias,
+	                             .eps = b->facts->norm_eps,
+	                             .dim = b->facts->dim,
+	                             .out = b->x,
+	                             .ldo = b->ldx,
+	                             .out_rows = b->rows->map },
+	                first, end);
+}
+
+/* y = act(W x + bias) for all rows; the members split the panels. */
+static void product(const struct block *b, const struct linear_weights *w, const float *x,
+                size_t ldx, float *y, size_t ldy, enum activation activation, int member) {
+	int first, end;
+	team_share(w->w.n_panels, member, team_size(b->team), &first, &end);
+	b->ops->linear(&(struct linear){ .w = &w->w,
+	                               .bias = w->bias,
+	                               .x = x,
+	                               .ldx = ldx,
+	                               .y = y,
+	                               .ldy = ldy,
+	                               .rows = b->rows->n,
+	                               .activation = activation },
+	                first, end);
+}
+
+/* x[map[i]] += W y[i] + bias. */
+static void product_add(const struct block *b, const struct linear_weights *w, const float *y,
+                size_t ldy, int member) {
+	int first, end;
+	team_share(w->w.n_panels, member, team_size(b->team), &first, &end);
+	b->ops->linear(&(struct linear){ .w = &w->w,
+	                               .bias = w->bias,
+	                               .x = y,
+	                               .ldx = ldy,
+	                               .y = b->x,
+	                               .ldy = b->ldx,
+	                               .y_rows = b->rows->map,
+	                               .rows = b->rows->n,
+	                               .activation = ACTIVATION_NONE,
+	                               .add = true },
+	                first, end);
+}
+
+static void store_keys(const struct block *b, int member) {
+	const struct block_scratch *s = b->scratch;
+	int dim = b->facts->dim, first, end;
+	share_rows(b, member, &first, &end);
+	for (int r = 0; r < b->rows->n_runs; r++) {
+		const struct block_run *run = &b->rows->runs[r];
+		int from = run->first > first ? run->first : first;
+		int to = run->first + run->count < end ? run->first + run->count : end;
+		for (int i = from; i < to; i++) {
+			int position = run->position + i - run->first;
+			const float *k = s->qkv + (size_t)i * s->ld_qkv + dim;
+			b->ops->kv_store(run->blocks[position / KV_TILE], k, k + dim, position,
+			                b->facts->heads, b->facts->head_dim);
+		}
+	}
+}
+
+static void attend_task(const struct block *b, const struct block_run *run, int first, int count,
+                int head, int member) {
+	const struct block_scratch *s = b->scratch;
+	int head_dim = b->facts->head_dim;
+	size_t row = (size_t)(run->first + first), column = (size_t)head * (size_t)head_dim;
+	b->ops->attend(&(struct attend){
+	                .q = s->qkv + row * s->ld_qkv + column,
+	                .ldq = s->ld_qkv,
+	                .out = s->packed + row * s->ld_packed + column,
+	                .ldo = s->ld_packed,
+	                .queries = count,
+	                .first = run->position + first,
+	                .head = head,
+	                .n_heads = b->facts->heads,
+	                .head_dim = head_dim,
+	                .scale = b->attend_scale,
+	                .blocks = run->blocks,
+	                .scratch = s->attend + (size_t)member * s->attend_stride,
+	});
+}
+
+static void attend(const struct block *b, int member) {
+	int members = team_size(b->team), turn = 0;
+	for (int r = 0; r < b->rows->n_runs; r++) {
+		const struct block_run *run = &b->rows->runs[r];
+		for (int first = 0; first < run->count; first += TASK_QUERIES) {
+			int left = run->count - first;
+			int count = left < TASK_QUERIES ? left : TASK_QUERIES;
+			for (int head = 0; head < b->facts->heads; head++) {
+				if (turn == member)
+					attend_task(b, run, first, count, head, member);
+				turn = turn + 1 == members ? 0 : turn + 1;
+			}
+		}
+	}
+}
+
+void block_apply(const struct block *b, int member) {
+	const struct block_scratch *s = b->scratch;
+	const struct layer_weights *w = b->weights;
+
+	gather(b, &w->attn_norm, member);
+	team_barrier(b->team, member);
+	product(b, &w->qkv, s->packed, s->ld_packed, s->qkv, s->ld_qkv, ACTIVATION_NONE, member);
+	team_barrier(b->team, member);
+	store_keys(b, member);
+	team_barrier(b->team, member);
+	attend(b, member);
+	team_barrier(b->team, member);
+	product_add(b, &w->out, s->packed, s->ld_packed, member);
+	team_barrier(b->team, member);
+	norm_after(b, &w->attn_norm, member);
+
+	gather(b, &w->ffn_norm, member);
+	team_barrier(b->team, member);
+	product(b, &w->up, s->packed, s->ld_packed, s->ffn, s->ld_ffn, b->facts->activation,
+	                member);
+	team_barrier(b->team, member);
+	product_add(b, &w->down, s->ffn, s->ld_ffn, member);
+	team_barrier(b->team, member);
+	norm_after(b, &w->ffn_norm, member);
+	if (b->facts->norm == NORM_POST)
+		team_barrier(b->team, member);
+}
