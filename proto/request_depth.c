@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The fields that say which layers run: depth, layers, and drafting. */
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/reader.h"
+
+static const char depth_expected[] =
+                "a whole number of at least 1, \"full\", \"auto\" or the name of a tier";
+
+/* Tier names: letters, digits and . _ - ; the first is no digit, so that "6" is not one. */
+static bool is_tier_name(const char *s, size_t len) {
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+	return len > 0 && len < sizeof((struct depth_spec *)0)->name && strchr(letters, s[0])
+	                && strspn(s + 1,
+	                                   "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	                                   "0123456789._-")
+	                == len - 1;
+}
+
+static bool read_depth_pair(struct reader *r, const struct field *f, const json_t *pair,
+                struct depth_spec *out) {
+	const char *const names[] = { "encoder", "decoder" };
+	int64_t *const outs[] = { &out->encoder, &out->decoder };
+	for (int i = 0; i < 2; i++) {
+		const json_t *value = json_object_get(pair, names[i]);
+		char name[16];
+		snprintf(name, sizeof name, "depth.%s", names[i]);
+		if (!value)
+			return error_set(r->error, f->code, name,
+			                "%s is missing; send {\"encoder\": e, \"decoder\": d}.",
+			                name);
+		if (!reader_int64(value, outs[i]) || *outs[i] < 1)
+			return reader_wrong(r, f, name, "a whole number of at least 1", value);
+	}
+	if (json_object_size(pair) > 2)
+		return error_set(r->error, f->code, f->name,
+		                "depth as an object holds encoder and decoder only.");
+	out->kind = DEPTH_NUMBER;
+	return true;
+}
+
+bool read_depth(struct reader *r, const struct field *f, const json_t *value) {
+	struct depth_spec *out = &r->request->depth;
+	if (json_is_object(value))
+		return read_depth_pair(r, f, value, out);
+	if (json_is_string(value)) {
+		const char *s = json_string_value(value);
+		if (strcmp(s, "full") == 0) {
+			out->kind = DEPTH_FULL;
+		} else if (strcmp(s, "auto") == 0) {
+			out->kind = DEPTH_AUTO;
+		} else if (is_tier_name(s, json_string_length(value))) {
+			out->kind = DEPTH_NAME;
+			strcpy(out->name, s);
+		} else {
+			return reader_wrong(r, f, f->name, depth_expected, value);
+		}
+		return true;
+	}
+	if (!reader_int64(value, &out->decoder) || out->decoder < 1)
+		return reader_wrong(r, f, f->name, depth_expected, value);
+	out->kind = DEPTH_NUMBER;
+	return true;
+}
+
+/* Indices, ascending and unique. Whether the stack has them is the server's to check. */
+static bool read_indices(struct reader *r, const struct field *f, const char *name,
+                const json_t *value, int64_t **ret_layers, size_t *ret_n) {
+	size_t n = json_array_size(value);
+	if (n == 0)
+		return reader_wrong(r, f, name, "a list of at least one layer index", value);
+	int64_t *layers = arena_alloc(r->arena, n, sizeof *layers);
+	if (!layers)
+		return reader_no_memory(r);
+	for (size_t i = 0; i < n; i++) {
+		char at[48];
+		snprintf(at, sizeof at, "%s[%zu]", name, i);
+		const json_t *item = json_array_get(value, i);
+		if (!reader_int64(item, &layers[i]) || layers[i] < 0)
+			return reader_wrong(r, f, at, "a layer index of at least 0", item);
+		if (i > 0 && layers[i] <= layers[i - 1])
+			return error_set(r->error, f->code, f->name,
+			                "%s must be ascending without repeats, but %lld follows "
+			                "%lld.",
+			                name, (long long)layers[i], (long long)layers[i - 1]);
+	}
+	*ret_layers = layers;
+	*ret_n = n;
+	return true;
+}
+
+bool read_layers(struct reader *r, const struct field *f, const json_t *value) {
+	struct request *q = r->request;
+	q->has_layers = true;
+	if (json_is_array(value))
+		return read_indices(r, f, f->name, value, &q->layers, &q->n_layers);
+	const json_t *encoder = json_object_get(value, "encoder");
+	const json_t *decoder = json_object_get(value, "decoder");
+	if (!encoder || !decoder || json_object_size(value) != 2)
+		return reader_wrong(r, f, f->name,
+		                "a list of layer indices or {\"encoder\": [...], \"decoder\": "
+		                "[...]}",
+		                value);
+	return read_indices(r, f, "layers.encoder", encoder, &q->encoder_layers,
+	                       &q->n_encoder_layers)
+	                && read_indices(r, f, "layers.decoder", decoder, &q->layers, &q->n_layers);
+}
+
+bool read_speculative(struct reader *r, const struct field *f, const json_t *value) {
+	if (json_is_false(value))
+		return true;
+	if (!json_is_true(value) && !json_is_object(value))
+		return reader_wrong(r, f, f->name, "true, false or an object", value);
+	return error_set(r->error, ERROR_UNSUPPORTED_PARAMETER, f->name,
+	                "Drafting is not supported by this server; leave speculative out.");
+}
