@@ -45,15 +45,12 @@ struct doc *doc_parse(const char *text, size_t len, const char *file, char *err,
 	json_error_t error;
 	json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
 	if (!root) {
-		/* jansson quotes the text near the error, which may be long or not printable. */
+		/* jansson adds the text near the error, which may be anything. */
 		char why[80];
-		size_t n = 0;
-		for (const char *p = error.text; *p && n + 1 < sizeof why; p++) {
-			if (*p == '\n' || (*p == ' ' && strncmp(p, " near ", 6) == 0))
-				break;
-			why[n++] = (unsigned char)*p >= 32 && (unsigned char)*p < 127 ? *p : '?';
-		}
-		why[n] = '\0';
+		doc_printable(error.text, why, sizeof why);
+		char *near = strstr(why, " near ");
+		if (near)
+			*near = '\0';
 		snprintf(err, errlen, "%s: not valid JSON at line %d, column %d: %s", file,
 		                error.line, error.column, why);
 	}
@@ -206,7 +203,20 @@ const char *doc_read_string(struct doc_reader *r, const char *key, const char *f
 	return fallback;
 }
 
+int64_t doc_need_int(struct doc_reader *r, const char *key, int64_t min, int64_t max) {
+	doc_require(r, key);
+	return doc_read_int(r, key, min, max, min);
+}
+
 void doc_require(struct doc_reader *r, const char *key) {
 	if (!member(r, key))
 		doc_fail(r, "\"%s\" is missing", key);
+}
+
+const char *doc_printable(const char *text, char *buf, size_t size) {
+	size_t n = 0;
+	for (; text[n] && n + 1 < size; n++)
+		buf[n] = text[n] >= 32 && text[n] < 127 ? text[n] : '?';
+	buf[n] = '\0';
+	return buf;
 }

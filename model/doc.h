@@ -88,10 +88,19 @@ double doc_read_number(
 bool doc_read_bool(struct doc_reader *r, const char *key, bool fallback);
 const char *doc_read_string(struct doc_reader *r, const char *key, const char *fallback);
 
+/* A member that must be there: doc_require, then as above; `min` stands in after a failure. */
+int64_t doc_need_int(struct doc_reader *r, const char *key, int64_t min, int64_t max);
+
 /* Fails the reader with a sentence about `key` if the member is absent or null. */
 void doc_require(struct doc_reader *r, const char *key);
 
 /* Fails the reader with the sentence "FILE: ..."; only the first failure is written. */
 void doc_fail(struct doc_reader *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/*
+ * `text` made fit for an error sentence: at most size - 1 bytes, anything but printable ASCII as
+ * '?'. Returns `buf`. For names and values that come from a file.
+ */
+const char *doc_printable(const char *text, char *buf, size_t size);
 
 #endif

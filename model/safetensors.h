@@ -44,8 +44,11 @@ void safetensors_finish(struct tensor_table *table);
 /* Binary search; NULL if absent. */
 const struct tensor *safetensors_find(const struct tensor_table *table, const char *name);
 
+/* "f32", "f16", "bf16", "other". */
 const char *dtype_name(enum dtype dtype);
-/* Widens `count` elements to f32. */
+/* Bytes of one element; 0 for DTYPE_OTHER, which cannot be widened. */
+size_t dtype_size(enum dtype dtype);
+/* Widens `count` elements of F32, F16 or BF16 to f32, exactly; `src` may be unaligned. */
 void dtype_widen(float *dst, const void *src, enum dtype dtype, size_t count);
 
 #endif

@@ -45,6 +45,7 @@ struct stack_weights {
 struct weights {
 	struct stack_weights stack[STACKS];
 	struct linear_weights output; /* [vocab, dim]; tied: the same panels as the embedding */
+	const char *dtype; /* of most of the checkpoint's numbers: "f32", "f16", "bf16" */
 	void *arena;
 	size_t bytes;               /* of the arena */
 	size_t layer_bytes[STACKS]; /* packed bytes of one layer */

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The files of a model folder. */
+#include "model/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static bool join(const char *dir, const char *name, char path[4096]) {
+	int n = snprintf(path, 4096, "%s/%s", dir, name);
+	if (n >= 0 && n < 4096)
+		return true;
+	errno = ENAMETOOLONG;
+	return false;
+}
+
+bool file_exists(const char *dir, const char *name) {
+	char path[4096];
+	return join(dir, name, path) && access(path, F_OK) == 0;
+}
+
+/* A descriptor of a regular file and its size, or -1. O_NONBLOCK: a FIFO must not stop the start. */
+static int open_regular(
+                const char *dir, const char *name, size_t *ret_size, char *err, size_t errlen) {
+	char path[4096];
+	int fd = join(dir, name, path) ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) != 0) {
+		snprintf(err, errlen, "%s: cannot be opened: %s", name, strerror(errno));
+	} else if (!S_ISREG(st.st_mode)) {
+		snprintf(err, errlen, "%s: not a regular file", name);
+	} else {
+		*ret_size = (size_t)st.st_size;
+		return fd;
+	}
+	if (fd >= 0)
+		close(fd);
+	return -1;
+}
+
+char *file_read(const char *dir, const char *name, size_t max, size_t *ret_len, char *err,
+                size_t errlen) {
+	size_t size, got = 0;
+	int fd = open_regular(dir, name, &size, err, errlen);
+	if (fd < 0)
+		return NULL;
+	char *text = size <= max ? malloc(size + 1) : NULL;
+	if (size > max)
+		snprintf(err, errlen, "%s: longer than %zu bytes", name, max);
+	else if (!text)
+		snprintf(err, errlen, "%s: out of memory", name);
+	while (text && got < size) {
+		ssize_t n = read(fd, text + got, size - got);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			snprintf(err, errlen, "%s: cannot be read: %s", name, strerror(errno));
+			free(text);
+			text = NULL;
+			break;
+		}
+		if (n == 0)
+			break;
+		got += (size_t)n;
+	}
+	close(fd);
+	if (text) {
+		text[got] = '\0';
+		*ret_len = got;
+	}
+	return text;
+}
+
+bool file_map(const char *dir, const char *name, struct file_map *ret_map, char *err,
+                size_t errlen) {
+	size_t size;
+	int fd = open_regular(dir, name, &size, err, errlen);
+	if (fd < 0)
+		return false;
+	void *mem = NULL;
+	if (size > 0)
+		mem = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+	int why = errno;
+	close(fd);
+	if (mem == MAP_FAILED) {
+		snprintf(err, errlen, "%s: cannot be mapped: %s", name, strerror(why));
+		return false;
+	}
+	*ret_map = (struct file_map){ .mem = mem, .size = size };
+	return true;
+}
+
+void file_unmap(struct file_map *map) {
+	if (map->mem)
+		munmap((void *)(uintptr_t)map->mem, map->size);
+	*map = (struct file_map){ 0 };
+}

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening a model folder: its facts, tokenizer, weights and what tools have measured about it. */
+#include "model/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/doc.h"
+#include "model/file.h"
+#include "model/sidecar.h"
+
+enum { MAX_JSON = 1 << 20 };
+
+/* ---- the folder's parts; each returns false with a sentence that starts with the file's name ---- */
+
+/* The folder's base name: of "a/b///" it is "b". */
+static void set_base_name(const char *dir, char *name, size_t size) {
+	size_t end = strlen(dir);
+	while (end > 1 && dir[end - 1] == '/')
+		end--;
+	size_t start = end;
+	while (start > 0 && dir[start - 1] != '/')
+		start--;
+	snprintf(name, size, "%.*s", (int)(end - start), dir + start);
+}
+
+/* "." and ".." have no name of their own: the real path has. */
+static void set_name(struct model *m, const char *dir) {
+	set_base_name(dir, m->name, sizeof m->name);
+	if (strcmp(m->name, ".") != 0 && strcmp(m->name, "..") != 0)
+		return;
+	char *path = realpath(dir, NULL);
+	if (path)
+		set_base_name(path, m->name, sizeof m->name);
+	free(path);
+}
+
+/* Our own keys, which any family's config.json may carry. */
+static bool read_labels(struct model *m, const char *json, size_t len, char *err, size_t errlen) {
+	struct doc *doc = doc_parse(json, len, "config.json", err, errlen);
+	if (!doc)
+		return false;
+	struct doc_reader r = {
+		.object = doc, .file = "config.json", .err = err, .errlen = errlen
+	};
+	const char *name = doc_read_string(&r, "fathom_name", m->name);
+	const char *note = doc_read_string(&r, "fathom_note", "");
+	if (strlen(name) == 0 || strlen(name) >= sizeof m->name)
+		doc_fail(&r, "\"fathom_name\" must be 1 to %zu bytes long", sizeof m->name - 1);
+	if (strlen(note) >= sizeof m->note)
+		doc_fail(&r, "\"fathom_note\" must be at most %zu bytes long", sizeof m->note - 1);
+	if (!r.failed) {
+		memmove(m->name, name, strlen(name) + 1);
+		memcpy(m->note, note, strlen(note) + 1);
+	}
+	doc_free(doc);
+	return !r.failed;
+}
+
+static bool read_config(struct model *m, const char *dir, char *err, size_t errlen) {
+	size_t len;
+	char *json = file_read(dir, "config.json", MAX_JSON, &len, err, errlen);
+	if (!json)
+		return false;
+	bool ok = facts_parse(json, len, &m->facts, err, errlen)
+	                && read_labels(m, json, len, err, errlen);
+	free(json);
+	return ok;
+}
+
+/* A file that may be absent: then *ret_json is NULL. */
+static bool read_optional(const char *dir, const char *name, char **ret_json, size_t *ret_len,
+                char *err, size_t errlen) {
+	*ret_json = NULL;
+	*ret_len = 0;
+	if (!file_exists(dir, name))
+		return true;
+	*ret_json = file_read(dir, name, MAX_JSON, ret_len, err, errlen);
+	return *ret_json != NULL;
+}
+
+static bool read_generation(struct model *m, const char *dir, char *err, size_t errlen) {
+	size_t len;
+	char *json;
+	if (!read_optional(dir, "generation_config.json", &json, &len, err, errlen))
+		return false;
+	bool ok = facts_parse_generation(json, len, &m->facts, &m->defaults, err, errlen);
+	free(json);
+	return ok;
+}
+
+static bool read_quality_file(struct model *m, const char *dir, char *err, size_t errlen) {
+	size_t len;
+	char *json;
+	if (!read_optional(dir, "quality.json", &json, &len, err, errlen))
+		return false;
+	bool ok = !json
+	                || quality_parse(json, len, model_layers(m), &m->quality, &m->n_quality,
+	                                err, errlen);
+	free(json);
+	return ok;
+}
+
+static bool read_plans_file(struct model *m, const char *dir, char *err, size_t errlen) {
+	size_t len;
+	char *json;
+	if (!read_optional(dir, "plans.json", &json, &len, err, errlen))
+		return false;
+	bool ok = !json
+	                || plans_parse(json, len, model_layers(m), &m->tuned, &m->n_tuned, err,
+	                                errlen);
+	free(json);
+	if (ok && m->facts.plan_rule == PLAN_RULE_TUNED && m->n_tuned == 0) {
+		snprintf(err, errlen,
+		                "config.json: \"fathom_plan_rule\" is \"tuned\", but plans.json "
+		                "lists no plan");
+		return false;
+	}
+	return ok;
+}
+
+static bool open_tokenizer(struct model *m, const char *dir, char *err, size_t errlen) {
+	m->tokenizer = tokenizer_open(dir, err, errlen);
+	if (!m->tokenizer)
+		return false;
+	if (tokenizer_size(m->tokenizer) <= m->facts.vocab)
+		return true;
+	snprintf(err, errlen,
+	                "config.json: \"vocab_size\" is %d, but the tokenizer knows ids up to %d",
+	                m->facts.vocab, tokenizer_size(m->tokenizer) - 1);
+	return false;
+}
+
+/* ---- the model ---- */
+
+static bool open_parts(struct model *m, const char *dir, const struct model_options *options,
+                char *err, size_t errlen) {
+	set_name(m, dir);
+	m->ops = options->ops;
+	/* The weights last: they take the longest, and everything else can be refused before. */
+	if (!read_config(m, dir, err, errlen) || !read_generation(m, dir, err, errlen)
+	                || !read_quality_file(m, dir, err, errlen)
+	                || !read_plans_file(m, dir, err, errlen)
+	                || !open_tokenizer(m, dir, err, errlen)
+	                || !weights_load(dir, &m->facts, m->ops, options->threads, &m->weights, err,
+	                                errlen))
+		return false;
+	snprintf(m->dtype, sizeof m->dtype, "%s", m->weights.dtype);
+	return true;
+}
+
+struct model *model_open(
+                const char *dir, const struct model_options *options, char *err, size_t errlen) {
+	char why[400];
+	struct model *m = calloc(1, sizeof *m);
+	if (!m) {
+		snprintf(err, errlen, "out of memory");
+		return NULL;
+	}
+	if (open_parts(m, dir, options, why, sizeof why))
+		return m;
+	model_close(m);
+	snprintf(err, errlen, "%s: %s", dir, why);
+	return NULL;
+}
+
+void model_close(struct model *model) {
+	if (!model)
+		return;
+	weights_finish(&model->weights);
+	tokenizer_close(model->tokenizer);
+	free(model->quality);
+	free(model->tuned);
+	free(model);
+}
+
+int model_layers(const struct model *model) {
+	const struct stack_facts *stack = model->facts.stack;
+	int decoder = stack[STACK_DECODER].layers;
+	return decoder ? decoder : stack[STACK_ENCODER].layers;
+}
+
+bool model_subnet(const struct model *model, enum plan_rule rule, int depth,
+                struct subnet *ret_subnet) {
+	const int layers = model_layers(model);
+	if (depth < 1 || depth > layers || rule == PLAN_RULE_LAYERS)
+		return false;
+	if (rule == PLAN_RULE_TUNED) {
+		for (size_t i = 0; i < model->n_tuned; i++) {
+			if (model->tuned[i].stack[STACK_DECODER].depth == depth) {
+				*ret_subnet = model->tuned[i];
+				return true;
+			}
+		}
+		return false;
+	}
+	memset(ret_subnet, 0, sizeof *ret_subnet);
+	plan_by_rule(rule, layers, depth, &ret_subnet->stack[STACK_DECODER]);
+	return true;
+}
+
+size_t model_subnet_bytes(const struct model *model, const struct subnet *subnet) {
+	const struct matrix *head = &model->weights.output.w;
+	size_t bytes = model->ops->matrix_bytes(head->n_out, head->n_in);
+	for (int s = 0; s < STACKS; s++)
+		bytes += (size_t)subnet->stack[s].depth * model->weights.layer_bytes[s];
+	return bytes;
+}
