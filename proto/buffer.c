@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The growable byte buffer, and JSON's two hard literals: strings and shortest numbers. */
+/* The growable byte buffer, and JSON's literals in it. */
 #include "proto/buffer.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/number.h"
 #include "proto/utf8.h"
 
 void buffer_finish(struct buffer *b) {
@@ -93,6 +93,8 @@ static void escape(struct buffer *b, unsigned char c) {
 
 void buffer_json_string(struct buffer *b, const char *s, size_t len) {
 	buffer_append(b, "\"", 1);
+	if (len == 0)
+		s = ""; /* it may be NULL then */
 	size_t start = 0, i = 0; /* s[start..i) is to be copied as it is */
 	while (i < len) {
 		unsigned char c = (unsigned char)s[i];
@@ -113,55 +115,16 @@ void buffer_json_string(struct buffer *b, const char *s, size_t len) {
 	buffer_append(b, "\"", 1);
 }
 
-/*
- * Appends what printf wrote. A run of bytes that belong to no number is the locale's decimal
- * separator, and becomes a point.
- */
-static void append_number(struct buffer *b, const char *text) {
-	char out[64];
-	size_t n = 0;
-	bool separator = false;
-	for (const char *p = text; *p && n < sizeof out; p++) {
-		bool plain = strchr("0123456789+-e", *p) != NULL;
-		if (plain)
-			out[n++] = *p;
-		else if (!separator)
-			out[n++] = '.';
-		separator = !plain;
-	}
-	buffer_append(b, out, n);
-}
-
 void buffer_json_f32(struct buffer *b, float value) {
-	if (!isfinite(value)) {
-		buffer_puts(b, "null");
-		return;
-	}
-	/*
-	 * A decimal of at most FLT_DIG digits survives the way to f32 and back, so %.6g finds it if
-	 * there is one; below the normal range fewer digits may do.
-	 */
-	int digits = fabsf(value) >= FLT_MIN || value == 0.0f ? FLT_DIG : 1;
-	char text[64];
-	for (;; digits++) {
-		snprintf(text, sizeof text, "%.*g", digits, (double)value);
-		if (digits >= FLT_DECIMAL_DIG || strtof(text, NULL) == value)
-			break;
-	}
-	append_number(b, text);
+	char text[NUMBER_BYTES] = "null";
+	if (isfinite(value))
+		number_from_f32(text, value);
+	buffer_puts(b, text);
 }
 
 void buffer_json_f64(struct buffer *b, double value) {
-	if (!isfinite(value)) {
-		buffer_puts(b, "null");
-		return;
-	}
-	int digits = fabs(value) >= DBL_MIN || value == 0.0 ? DBL_DIG : 1;
-	char text[64];
-	for (;; digits++) {
-		snprintf(text, sizeof text, "%.*g", digits, value);
-		if (digits >= DBL_DECIMAL_DIG || strtod(text, NULL) == value)
-			break;
-	}
-	append_number(b, text);
+	char text[NUMBER_BYTES] = "null";
+	if (isfinite(value))
+		number_from_f64(text, value);
+	buffer_puts(b, text);
 }
