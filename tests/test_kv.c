@@ -167,6 +167,26 @@ TEST(a_block_that_held_nan_leaks_nothing_to_the_next_sequence) {
 	stop(&e);
 }
 
+TEST(a_block_handed_out_again_is_all_zero_once_settled) {
+	char err[200] = "";
+	struct kv_pool pool;
+	CHECK(kv_init(&pool, 2, 16, 2 * 16384, err, sizeof err));
+	CHECK(kv_promise(&pool, 1));
+	float *block = kv_take(&pool);
+	kv_settle(&pool, 0, 1);
+	kv_forget(&pool);
+	for (size_t i = 0; i < pool.block_floats; i++)
+		block[i] = NAN;
+	kv_release(&pool, block);
+	CHECK(kv_promise(&pool, 1));
+	CHECK(kv_take(&pool) == block);
+	kv_settle(&pool, 0, 2);
+	kv_settle(&pool, 1, 2);
+	for (size_t i = 0; i < pool.block_floats; i++)
+		CHECK(block[i] == 0);
+	kv_finish(&pool);
+}
+
 TEST(unused_blocks_cost_no_memory) {
 	char err[200] = "";
 	struct model *model = random_model_create(best_table(), &shape, VOCAB, CONTEXT, false);
