@@ -114,11 +114,9 @@ class Model(nn.Module):
             self.decoder.layer_norm = nn.LayerNorm(d)
         for name, p in self.named_parameters():
             if "embed" in name:
-                nn.init.normal_(p, std=0.02 if args.decoder_learned_pos else d ** -0.5)
+                nn.init.normal_(p, std=0.01 if "positions" in name else d ** -0.5)
             elif p.dim() == 2:
                 nn.init.xavier_uniform_(p)
-                if "out_proj" in name or "fc2" in name:  # residual branches start small
-                    p.data /= math.sqrt(2 * args.decoder_layers)
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
         half = d // 2
@@ -126,10 +124,10 @@ class Model(nn.Module):
         angle = torch.arange(args.max_target_positions + POSITION_OFFSET)[:, None] * rate
         self.register_buffer("sinusoid", torch.cat([angle.sin(), angle.cos()], 1), False)
 
-    def loss(self, tokens, targets, start=0, plan=None):
-        """Summed -log p; the block's first token has position start; plan: the layers to run."""
+    def loss(self, tokens, targets, plan):
+        """Summed -log p of the targets when only the plan's layers run."""
         decoder, length, args = self.decoder, tokens.shape[1], self.args
-        rows = slice(POSITION_OFFSET + start, POSITION_OFFSET + start + length)
+        rows = slice(POSITION_OFFSET, POSITION_OFFSET + length)
         if args.decoder_learned_pos:
             x = decoder.embed_tokens(tokens) + decoder.embed_positions.weight[rows]
         else:
@@ -137,7 +135,7 @@ class Model(nn.Module):
         x = F.dropout(x, args.dropout, True) if self.training and args.dropout else x
         dtype = torch.bfloat16 if args.bf16 else torch.float32
         mask = torch.full((length, length), -30000.0, device=x.device).triu(1).to(dtype)
-        for i in range(len(decoder.layers)) if plan is None else plan:
+        for i in plan:
             x = decoder.layers[i](x, mask)
         x = decoder.layer_norm(x) if args.decoder_normalize_before else x
         return TiedCrossEntropy.apply(x.reshape(-1, x.shape[-1]), decoder.embed_tokens.weight,
@@ -179,7 +177,7 @@ def perplexity(model, tokens, args, plan, device, limit=None):
     length, total, count = args.tokens_per_sample, 0.0, 0
     for at in range(0, min(len(tokens), limit or len(tokens)), length):
         inputs, targets = block(tokens, at, length)
-        total += model.loss(inputs[None].to(device), targets[None].to(device), 0, plan).item()
+        total += model.loss(inputs[None].to(device), targets[None].to(device), plan).item()
         count += len(targets)
     model.train()
     return math.exp(total / count)
@@ -273,7 +271,7 @@ def parse_arguments():
     add("--decoder-layers", type=int, default=12)
     add("--decoder-embed-dim", type=int, default=192)
     add("--decoder-ffn-embed-dim", type=int, default=768)
-    add("--decoder-attention-heads", type=int, default=3)
+    add("--decoder-attention-heads", type=int, default=6)
     add("--decoder-layerdrop", type=float, default=0.2, help="chance to skip a whole layer")
     add("--decoder-layers-to-keep", default="", help="comma list: prune --restore-file to these")
     add("--decoder-normalize-before", action=argparse.BooleanOptionalAction, default=True)
@@ -282,14 +280,15 @@ def parse_arguments():
     add("--dropout", type=float, default=0.0)
     add("--tokens-per-sample", type=int, default=256)
     add("--max-target-positions", type=int, default=512,
-        help="positions of the model; half of the shorter blocks start at a random one")
-    add("--batch-size", type=int, default=8, help="blocks in an update")
-    add("--lr", type=float, default=1.5e-3)
-    add("--warmup-steps", type=int, default=200)
+        help="positions of the model; those past --tokens-per-sample learn when a later part of "
+             "the run uses longer blocks")
+    add("--batch-size", type=int, default=4, help="blocks in an update")
+    add("--lr", type=float, default=2e-3)
+    add("--warmup-steps", type=int, default=100)
     add("--decay-steps", type=int, default=1000, help="updates of the decay before --max-update")
     add("--max-update", type=int, default=5000)
     add("--adam-betas", type=float, nargs=2, default=(0.9, 0.98))
-    add("--weight-decay", type=float, default=0.05)
+    add("--weight-decay", type=float, default=0.1)
     add("--clip-norm", type=float, default=1.0)
     add("--seed", type=int, default=1)
     add("--bf16", action="store_true", help="matrix products in bfloat16")
@@ -350,13 +349,11 @@ def main():
     while update < args.max_update and not stopping:
         torch.manual_seed(args.seed * 1000003 + update)
         inputs, targets, epoch = batch_of_update(train, args, update)
-        slack = args.max_target_positions - args.tokens_per_sample
-        start = int(torch.randint(slack + 1, ())) if slack and torch.rand(()) < 0.5 else 0
         plan = (torch.rand(layers) >= args.decoder_layerdrop).nonzero().flatten().tolist()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(args, update)
         optimizer.zero_grad()
-        loss = model.loss(inputs.to(device), targets.to(device), start, plan)
+        loss = model.loss(inputs.to(device), targets.to(device), plan)
         (loss / targets.numel()).backward()
         for p in model.parameters():  # a skipped layer has a gradient of zero, as in fairseq
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
