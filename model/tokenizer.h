@@ -32,7 +32,10 @@ void tokenizer_close(struct tokenizer *t);
 bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, bool add_special,
                 int32_t *tokens, size_t cap, size_t *ret_count);
 
-/* Number of ids that `add_special` adds. */
+/*
+ * The most ids that a text can have beyond one for each byte: those that `add_special` adds, and one
+ * where a space is put before the text (`add_prefix_space`).
+ */
 size_t tokenizer_added(const struct tokenizer *t);
 
 /*

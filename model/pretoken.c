@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Cutting text with PCRE2. First the translation of a pattern, then compiling, then cutting.
+ */
+#include "model/pretoken.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include "model/unicode.h"
+
+enum {
+	MAX_STEPS = 16,
+	MAX_PATTERN = 16384, /* bytes, before translation */
+	MATCH_LIMIT = 20 * 1000 * 1000,
+	HEAP_LIMIT = 64 * 1024, /* KiB, of one match without JIT */
+};
+
+const char *const pretoken_gpt2 = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| "
+                                  "?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+
+/*
+ * Letters and numbers that Unicode 15 and 16 added to PCRE2 10.42's Unicode 14
+ * (DerivedGeneralCategory.txt). ASCII stands first in both: that fills the class's bitmap, and so
+ * ordinary text needs no property look-up.
+ */
+#define LETTERS                                                                                    \
+	"A-Za-z\\p{L}\\x{1C89}\\x{1C8A}\\x{A7CB}-\\x{A7CD}\\x{A7DA}-\\x{A7DC}\\x{105C0}-\\x{"      \
+	"105F3}"                                                                                   \
+	"\\x{10D4A}-\\x{10D65}\\x{10D6F}-\\x{10D85}\\x{10EC2}-\\x{10EC4}\\x{1123F}\\x{11240}"      \
+	"\\x{11380}-\\x{11389}\\x{1138B}\\x{1138E}\\x{11390}-\\x{113B5}\\x{113B7}\\x{113D1}"       \
+	"\\x{113D3}\\x{11BC0}-\\x{11BE0}\\x{11F02}\\x{11F04}-\\x{11F10}\\x{11F12}-\\x{11F33}"      \
+	"\\x{1342F}\\x{13441}-\\x{13446}\\x{13460}-\\x{143FA}\\x{16100}-\\x{1611D}"                \
+	"\\x{16D40}-\\x{16D6C}\\x{18CFF}\\x{1B132}\\x{1B155}\\x{1DF25}-\\x{1DF2A}"                 \
+	"\\x{1E030}-\\x{1E06D}\\x{1E4D0}-\\x{1E4EB}\\x{1E5D0}-\\x{1E5ED}\\x{1E5F0}\\x{2B739}"      \
+	"\\x{2EBF0}-\\x{2EE5D}\\x{31350}-\\x{323AF}"
+#define NUMBERS                                                                                    \
+	"0-9\\p{N}\\x{10D40}-\\x{10D49}\\x{116D0}-\\x{116E3}\\x{11BF0}-\\x{11BF9}"                 \
+	"\\x{11F50}-\\x{11F59}\\x{16130}-\\x{16139}\\x{16D70}-\\x{16D79}\\x{1CCF0}-\\x{1CCF9}"     \
+	"\\x{1D2C0}-\\x{1D2D3}\\x{1E4F0}-\\x{1E4F9}\\x{1E5F1}-\\x{1E5FA}"
+#define SPACES                                                                                     \
+	"\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}"         \
+	"\\x{202F}\\x{205F}\\x{3000}"
+/* The complement of SPACES, for use inside a class: PCRE2's \S lacks U+180E. */
+#define NOT_SPACES "\\S\\x{180E}"
+
+struct step {
+	pcre2_code *code;
+	enum pretoken_keep keep;
+	bool jit;
+};
+
+struct pretoken {
+	pcre2_match_context *limits;
+	struct step steps[MAX_STEPS];
+	int n_steps;
+};
+
+/*
+ * ---- translating a pattern ------------------------------------------------------------------
+ */
+
+struct translation {
+	char *out; /* malloc'd; NULL once memory ran out */
+	size_t len, capacity;
+	const char *unsupported; /* what the pattern uses that is refused, else NULL */
+};
+
+static void append(struct translation *t, const char *text, size_t len) {
+	if (t->len + len > t->capacity && t->out) {
+		t->capacity = (t->len + len) * 2;
+		char *grown = realloc(t->out, t->capacity);
+		if (!grown)
+			free(t->out);
+		t->out = grown;
+	}
+	if (!t->out)
+		return;
+	memcpy(t->out + t->len, text, len);
+	t->len += len;
+}
+
+/* Appends a set: as it is inside a class, in brackets of its own outside. */
+static void append_set(struct translation *t, bool in_class, bool negated, const char *set) {
+	if (!in_class)
+		append(t, negated ? "[^" : "[", negated ? 2 : 1);
+	append(t, set, strlen(set));
+	if (!in_class)
+		append(t, "]", 1);
+}
+
+static bool starts(const char *p, const char *end, const char *prefix) {
+	size_t n = strlen(prefix);
+	return (size_t)(end - p) >= n && memcmp(p, prefix, n) == 0;
+}
+
+/* Whether an escape of this letter means the same in both dialects. */
+static bool same_escape(char letter, bool in_class) {
+	if (letter && strchr("rntfaedDpPx", letter))
+		return true;
+	return letter && !in_class && strchr("bBAz", letter);
+}
+
+/* Translates the escape at p, which points to a backslash; returns what follows it. */
+static const char *translate_escape(
+                struct translation *t, const char *p, const char *end, bool in_class) {
+	static const struct {
+		const char *from, *set, *in_class; /* in_class NULL: refused there */
+		bool negated;
+	} sets[] = {
+		{ "\\s", SPACES, SPACES, false },
+		{ "\\S", SPACES, NOT_SPACES, true },
+		{ "\\p{L}", LETTERS, LETTERS, false },
+		{ "\\P{L}", LETTERS, NULL, true },
+		{ "\\p{N}", NUMBERS, NUMBERS, false },
+		{ "\\P{N}", NUMBERS, NULL, true },
+	};
+	for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+		if (!starts(p, end, sets[i].from))
+			continue;
+		if (in_class && !sets[i].in_class)
+			t->unsupported = "\\P inside a class";
+		else
+			append_set(t, in_class, sets[i].negated,
+			                in_class ? sets[i].in_class : sets[i].set);
+		return p + strlen(sets[i].from);
+	}
+	if (end - p < 2) {
+		t->unsupported = "a backslash at its end";
+		return end;
+	}
+	bool word = (p[1] >= 'a' && p[1] <= 'z') || (p[1] >= 'A' && p[1] <= 'Z')
+	                || (p[1] >= '0' && p[1] <= '9');
+	if (word && !same_escape(p[1], in_class))
+		t->unsupported = "an escape that regular expression libraries read differently";
+	append(t, p, 2);
+	return p + 2;
+}
+
+/* Translates the character class at p, which points to its bracket; returns what follows it. */
+static const char *translate_class(struct translation *t, const char *p, const char *end) {
+	size_t open = starts(p, end, "[^") ? 2 : 1;
+	append(t, p, open);
+	p += open;
+	for (bool first = true; p < end && (first || *p != ']') && !t->unsupported; first = false) {
+		if (*p == '\\') {
+			p = translate_escape(t, p, end, true);
+			continue;
+		}
+		if (*p == '[' || starts(p, end, "&&") || *p == ']')
+			t->unsupported = "a class within a class";
+		append(t, p++, 1);
+	}
+	if (p < end)
+		append(t, p++, 1);
+	return p;
+}
+
+/* Groups that mean the same in both dialects. */
+static bool same_group(const char *p, const char *end) {
+	static const char *const known[] = { "(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:" };
+	for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+		if (starts(p, end, known[i]))
+			return true;
+	}
+	return !starts(p, end, "(?") && !starts(p, end, "(*");
+}
+
+static void translate(struct translation *t, const char *p, const char *end) {
+	while (p < end && !t->unsupported && t->out) {
+		if (*p == '\\') {
+			p = translate_escape(t, p, end, false);
+		} else if (*p == '[') {
+			p = translate_class(t, p, end);
+		} else {
+			if (*p == '(' && !same_group(p, end))
+				t->unsupported = "a kind of group that is not supported";
+			if (*p == '^' || *p == '$')
+				t->unsupported = "^ or $, which libraries read differently";
+			append(t, p++, 1);
+		}
+	}
+}
+
+/*
+ * ---- building the chain ---------------------------------------------------------------------
+ */
+
+struct pretoken *pretoken_create(void) {
+	struct pretoken *p = calloc(1, sizeof *p);
+	if (!p)
+		return NULL;
+	p->limits = pcre2_match_context_create(NULL);
+	if (!p->limits) {
+		free(p);
+		return NULL;
+	}
+	pcre2_set_match_limit(p->limits, MATCH_LIMIT);
+	pcre2_set_heap_limit(p->limits, HEAP_LIMIT);
+	return p;
+}
+
+void pretoken_destroy(struct pretoken *p) {
+	if (!p)
+		return;
+	for (int i = 0; i < p->n_steps; i++)
+		pcre2_code_free(p->steps[i].code);
+	pcre2_match_context_free(p->limits);
+	free(p);
+}
+
+/* Compiles a pattern of PCRE2's own dialect and appends it to the chain. */
+static bool add_step(struct pretoken *p, const char *pattern, size_t len, enum pretoken_keep keep,
+                char *err, size_t errlen) {
+	if (p->n_steps == MAX_STEPS) {
+		snprintf(err, errlen, "more than %d steps", MAX_STEPS);
+		return false;
+	}
+	int code;
+	PCRE2_SIZE offset;
+	pcre2_code *compiled = pcre2_compile((PCRE2_SPTR)pattern, len,
+	                PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &offset, NULL);
+	if (!compiled) {
+		char why[120] = "";
+		pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
+		snprintf(err, errlen, "the pattern is not valid: %s", why);
+		return false;
+	}
+	struct step *step = &p->steps[p->n_steps++];
+	*step = (struct step){ .code = compiled, .keep = keep };
+	step->jit = pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE) == 0;
+	return true;
+}
+
+static bool fits(size_t len, char *err, size_t errlen) {
+	if (len == 0 || len > MAX_PATTERN) {
+		snprintf(err, errlen, "the pattern is %zu bytes long, not 1 .. %d", len,
+		                MAX_PATTERN);
+		return false;
+	}
+	return true;
+}
+
+bool pretoken_add_regex(struct pretoken *p, const char *pattern, size_t len,
+                enum pretoken_keep keep, char *err, size_t errlen) {
+	if (!fits(len, err, errlen))
+		return false;
+	struct translation t = { .capacity = 4096, .out = malloc(4096) };
+	translate(&t, pattern, pattern + len);
+	bool ok = false;
+	if (!t.out)
+		snprintf(err, errlen, "out of memory");
+	else if (t.unsupported)
+		snprintf(err, errlen, "the pattern has %s", t.unsupported);
+	else
+		ok = add_step(p, t.out, t.len, keep, err, errlen);
+	free(t.out);
+	return ok;
+}
+
+bool pretoken_add_text(struct pretoken *p, const char *text, size_t len, enum pretoken_keep keep,
+                char *err, size_t errlen) {
+	if (!fits(len, err, errlen))
+		return false;
+	char *quoted = malloc(2 * len);
+	if (!quoted) {
+		snprintf(err, errlen, "out of memory");
+		return false;
+	}
+	size_t n = 0;
+	for (size_t i = 0; i < len; i++) {
+		if (strchr("\\^$.[]|()?*+{}-#", text[i]) && text[i])
+			quoted[n++] = '\\';
+		quoted[n++] = text[i];
+	}
+	bool ok = add_step(p, quoted, n, keep, err, errlen);
+	free(quoted);
+	return ok;
+}
+
+/*
+ * ---- cutting --------------------------------------------------------------------------------
+ */
+
+struct cut {
+	const struct pretoken *chain;
+	pcre2_match_data *matches[MAX_STEPS];
+	pretoken_sink *sink;
+	void *arg;
+};
+
+/* Finds the next match at or after `from`. 1: found; 0: none; -1: failure. */
+static int match(const struct cut *c, int index, const char *text, size_t len, size_t from) {
+	const struct step *step = &c->chain->steps[index];
+	pcre2_match_data *m = c->matches[index];
+	PCRE2_SPTR subject = (PCRE2_SPTR)text;
+	int rc = PCRE2_ERROR_JIT_STACKLIMIT;
+	if (step->jit)
+		rc = pcre2_jit_match(step->code, subject, len, from, 0, m, c->chain->limits);
+	if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
+		rc = pcre2_match(step->code, subject, len, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+		                m, c->chain->limits);
+	return rc >= 0 ? 1 : rc == PCRE2_ERROR_NOMATCH ? 0 : -1;
+}
+
+/* Cuts well-formed text by the steps from `index` on. */
+static bool cut_text(const struct cut *c, int index, const char *text, size_t len) {
+	if (len == 0)
+		return true;
+	if (index == c->chain->n_steps)
+		return c->sink(c->arg, text, len);
+	bool keep_gaps = c->chain->steps[index].keep == PRETOKEN_ISOLATE;
+	size_t done = 0, from = 0;
+	while (from < len) {
+		int found = match(c, index, text, len, from);
+		if (found < 0)
+			return false;
+		if (!found)
+			break;
+		const PCRE2_SIZE *ends = pcre2_get_ovector_pointer(c->matches[index]);
+		size_t begin = ends[0], end = ends[1];
+		if (begin < done || end < begin)
+			return false; /* \K and the like; not reachable with what is let through */
+		if (keep_gaps && !cut_text(c, index + 1, text + done, begin - done))
+			return false;
+		if (!cut_text(c, index + 1, text + begin, end - begin))
+			return false;
+		done = end;
+		/* After an empty match the search goes on behind the next character. */
+		from = end > begin ? end : end + unicode_decode(text + end, len - end, NULL);
+	}
+	return !keep_gaps || cut_text(c, index + 1, text + done, len - done);
+}
+
+/* The number of bytes before the next well-formed character. */
+static size_t ill_formed_run(const char *text, size_t len) {
+	size_t n = 0;
+	while (n < len && unicode_decode(text + n, len - n, NULL) == 0)
+		n++;
+	return n;
+}
+
+bool pretoken_split(const struct pretoken *p, const char *text, size_t len, pretoken_sink *sink,
+                void *arg) {
+	struct cut c = { .chain = p, .sink = sink, .arg = arg };
+	bool ok = true;
+	for (int i = 0; i < p->n_steps; i++) {
+		c.matches[i] = pcre2_match_data_create(1, NULL);
+		ok = ok && c.matches[i];
+	}
+	for (size_t i = 0; ok && i < len;) {
+		size_t n = unicode_valid_prefix(text + i, len - i);
+		ok = cut_text(&c, 0, text + i, n);
+		i += n;
+		n = ill_formed_run(text + i, len - i);
+		ok = ok && (n == 0 || sink(arg, text + i, n));
+		i += n;
+	}
+	for (int i = 0; i < p->n_steps; i++)
+		pcre2_match_data_free(c.matches[i]);
+	return ok;
+}
