@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The cost model: interpolation, prediction, fitting and refinement. Arithmetic only. */
+#include "server/cost.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+const int cost_rows[COST_POINTS] = { 1, 2, 4, 8, 12, 16, 32, 64, 128, 512 };
+
+/* The quantile of recent requests that the margin covers. */
+#define MARGIN_QUANTILE 0.95
+#define MARGIN_LEAST 1.02
+#define MARGIN_MOST 4.0
+/* Answers are planned to be as long as this quantile of recent ones. */
+#define LENGTH_QUANTILE 0.90
+
+static double positive(double x) {
+	return x > 0 ? x : 0;
+}
+
+/* ---- interpolation ---- */
+
+/* `rows` lies between the points `low` and `low + 1`, at `weight` of the upper one. Beyond the last
+ * point the weight exceeds 1: the last segment goes on. */
+struct place {
+	int low;
+	double weight;
+};
+
+static struct place place_of(int rows) {
+	int low = 0;
+	while (low + 2 < COST_POINTS && cost_rows[low + 1] <= rows)
+		low++;
+	int from = cost_rows[low], to = cost_rows[low + 1];
+	return (struct place){ low, (double)(rows - from) / (to - from) };
+}
+
+static double at_place(const double *table, struct place p) {
+	return table[p.low] * (1 - p.weight) + table[p.low + 1] * p.weight;
+}
+
+static double table_ms(const double *table, int rows) {
+	return rows <= 0 ? 0 : at_place(table, place_of(rows));
+}
+
+/* ---- one step ---- */
+
+double cost_step_ms(const struct cost_model *cost, const struct cost_step *step) {
+	double ms = cost->constant_ms + cost->row_ms * step->rows;
+	for (int l = 0; l < step->layers; l++)
+		ms += table_ms(cost->layer_ms[STACK_DECODER], step->row_count[l]);
+	ms += cost->attention_ms * step->attended;
+	ms += cost->chunk_attention_ms * step->chunk_attended;
+	ms += table_ms(cost->head_ms, step->logit_rows);
+	return ms;
+}
+
+/* Multiplies the one or two entries that gave `part` of the whole prediction. */
+static void nudge(double *table, int rows, double step) {
+	struct place p = place_of(rows);
+	double weight = p.weight > 1 ? 1 : p.weight;
+	table[p.low] *= 1 + step * (1 - weight);
+	table[p.low + 1] *= 1 + step * weight;
+}
+
+void cost_refine(struct cost_model *cost, const struct cost_step *step, double actual_ms,
+                double rate) {
+	double predicted = cost_step_ms(cost, step);
+	if (!(predicted > 0) || !(actual_ms > 0))
+		return;
+	double move = actual_ms > predicted ? rate : -rate;
+	double *layer = cost->layer_ms[STACK_DECODER];
+	double share[MAX_LAYERS];
+	for (int l = 0; l < step->layers; l++)
+		share[l] = table_ms(layer, step->row_count[l]) / predicted;
+	for (int l = 0; l < step->layers; l++) {
+		if (step->row_count[l] > 0)
+			nudge(layer, step->row_count[l], move * share[l]);
+	}
+	if (step->logit_rows > 0)
+		nudge(cost->head_ms, step->logit_rows,
+		                move * table_ms(cost->head_ms, step->logit_rows) / predicted);
+	double attention = cost->attention_ms * step->attended / predicted;
+	double chunk = cost->chunk_attention_ms * step->chunk_attended / predicted;
+	cost->attention_ms *= 1 + move * attention;
+	cost->chunk_attention_ms *= 1 + move * chunk;
+	/* The constant may have been fitted as nothing: it moves as if it were a twentieth at least. */
+	double constant = cost->constant_ms / predicted;
+	if (constant < 0.05)
+		constant = 0.05;
+	cost->constant_ms = positive(cost->constant_ms + move * constant * constant * predicted);
+}
+
+/* ---- a whole request ---- */
+
+/* Milliseconds of a step in which `load` decodes and `rows` further rows run `plan`. */
+static double shared_step(const struct cost_model *cost, const struct cost_load *load,
+                const struct plan *plan, int rows, int logit_rows, double attended,
+                double chunk_attended) {
+	int count[MAX_LAYERS];
+	memcpy(count, load->rows, (size_t)plan->of * sizeof count[0]);
+	for (int i = 0; i < plan->depth; i++)
+		count[plan->layers[i]] += rows;
+	return cost_step_ms(cost,
+	                &(struct cost_step){ .layers = plan->of,
+	                                .row_count = count,
+	                                .rows = load->decode_rows + rows,
+	                                .logit_rows = load->decode_rows + logit_rows,
+	                                .attended = load->attended + attended,
+	                                .chunk_attended = chunk_attended });
+}
+
+static int ceil_div(int a, int b) {
+	return (a + b - 1) / b;
+}
+
+/* Milliseconds until the prompt tokens that go before have run. */
+static double pending_ms(const struct cost_model *cost, const struct cost_load *load, int layers,
+                int chunk) {
+	if (load->pending <= 0)
+		return 0;
+	int steps = ceil_div(load->pending, chunk), count[MAX_LAYERS];
+	for (int l = 0; l < layers; l++)
+		count[l] = load->rows[l] + ceil_div(load->pending_rows[l], steps);
+	return steps
+	                * cost_step_ms(cost,
+	                                &(struct cost_step){ .layers = layers,
+	                                                .row_count = count,
+	                                                .rows = load->decode_rows
+	                                                                + ceil_div(load->pending,
+	                                                                                steps),
+	                                                .logit_rows = load->decode_rows + 1,
+	                                                .attended = load->attended });
+}
+
+static double prompt_ms(const struct cost_model *cost, const struct cost_load *load,
+                const struct cost_work *work, int chunk) {
+	int tokens = work->prompt_tokens;
+	if (tokens <= 0)
+		return 0;
+	int steps = ceil_div(tokens, chunk), rows = ceil_div(tokens, steps);
+	/* A row sees half of its prompt on average; prompts are taken as equally long. */
+	double context = 0.5 * (work->longest_prompt + 1) / 1024;
+	double attended = (double)work->plan->depth * rows * context;
+	int logit_rows = work->scored_tokens > 0 ? ceil_div(work->scored_tokens, steps) : 1;
+	/* Only the last step needs the logits of a prompt that is not scored. */
+	double last = shared_step(cost, load, work->plan, rows, logit_rows, 0, attended);
+	if (steps == 1)
+		return last;
+	double other = work->scored_tokens > 0
+	                ? last
+	                : shared_step(cost, load, work->plan, rows, 0, 0, attended);
+	return other * (steps - 1) + last;
+}
+
+void cost_predict(const struct cost_model *cost, const struct cost_limits *limits,
+                const struct cost_load *load, const struct cost_work *work,
+                struct cost_time *ret_time) {
+	bool decodes = load->decode_rows > 0;
+	int chunk = limits->max_rows - load->decode_rows;
+	if (decodes && chunk > limits->prefill_rows)
+		chunk = limits->prefill_rows;
+	if (chunk < 1)
+		chunk = 1;
+	struct cost_time t = { 0 };
+	t.first_ms = pending_ms(cost, load, work->plan->of, chunk)
+	                + prompt_ms(cost, load, work, chunk);
+	t.total_ms = t.first_ms;
+	if (work->output_tokens > 0) {
+		int free = limits->sequences - load->decode_rows;
+		int rows = work->choices < free ? work->choices : free;
+		if (rows < 1)
+			rows = 1;
+		int waves = ceil_div(work->choices, rows);
+		double context = (work->longest_prompt + 0.5 * work->output_tokens) / 1024;
+		double attended = (double)work->plan->depth * rows * context;
+		t.token_ms = shared_step(cost, load, work->plan, rows, rows, attended, 0);
+		t.total_ms += t.token_ms * ((double)work->output_tokens * waves - 1);
+	}
+	*ret_time = t;
+}
+
+double cost_decode_ms(const struct cost_model *cost, int depth) {
+	return cost->constant_ms + cost->row_ms + cost->head_ms[0]
+	                + depth * cost->layer_ms[STACK_DECODER][0];
+}
+
+double cost_prefill_ms(const struct cost_model *cost, int depth) {
+	int rows = 128;
+	double chunk = cost->constant_ms + cost->row_ms * rows + cost->head_ms[0]
+	                + depth * table_ms(cost->layer_ms[STACK_DECODER], rows)
+	                + cost->chunk_attention_ms * depth * rows * 0.5 * rows / 1024;
+	return chunk / rows;
+}
+
+/* ---- fitting ---- */
+
+/* More rows never take less time, and unmeasured (negative) points follow the measured ones: in
+ * proportion to the rows beyond them. */
+static void complete(double *table) {
+	int last = -1;
+	for (int i = 0; i < COST_POINTS; i++) {
+		if (table[i] < 0)
+			continue;
+		if (last >= 0 && table[i] < table[last])
+			table[i] = table[last];
+		for (int j = last + 1; j < i; j++) {
+			if (last < 0) {
+				table[j] = table[i];
+			} else {
+				double weight = (double)(cost_rows[j] - cost_rows[last])
+				                / (cost_rows[i] - cost_rows[last]);
+				table[j] = table[last] + weight * (table[i] - table[last]);
+			}
+		}
+		last = i;
+	}
+	for (int j = last + 1; j < COST_POINTS; j++)
+		table[j] = last < 0 ? 0 : table[last] * cost_rows[j] / cost_rows[last];
+}
+
+/* Milliseconds per layer, row and 1,024 keys from the same step at an early and a late position. */
+static double attention_rate(double near_ms, double far_ms, int depth, int rows, int context) {
+	if (context <= 0 || rows <= 0 || depth <= 0)
+		return 0;
+	return positive(far_ms - near_ms) / ((double)depth * rows * context / 1024);
+}
+
+void cost_fit(const struct cost_samples *s, struct cost_model *ret_cost) {
+	struct cost_model cost = { .margin = 1, .answer_ratio = 1, .fitted = true };
+	double *layer = cost.layer_ms[STACK_DECODER];
+	cost.attention_ms = attention_rate(
+	                s->attend_near_ms, s->attend_far_ms, s->attend_depth, 1, s->attend_context);
+	cost.chunk_attention_ms = attention_rate(s->chunk_near_ms, s->chunk_far_ms, s->chunk_depth,
+	                s->chunk_rows, s->chunk_context);
+	if (s->chunk_rows == 0)
+		cost.chunk_attention_ms = cost.attention_ms;
+
+	int first = -1, last = -1;
+	double base[COST_POINTS];
+	for (int i = 0; i < COST_POINTS; i++) {
+		layer[i] = -1;
+		if (s->deep_ms[i] < 0)
+			continue;
+		int rows = cost_rows[i];
+		/* The chunk's own attention from position 0 is counted apart. */
+		double attention = (rows > 1 ? cost.chunk_attention_ms : cost.attention_ms) * rows
+		                * 0.5 * (rows + 1) / 1024;
+		double whole;
+		if (s->deep[i] > s->shallow[i])
+			whole = (s->deep_ms[i] - s->shallow_ms[i]) / (s->deep[i] - s->shallow[i]);
+		else
+			whole = s->deep_ms[i] / s->deep[i];
+		/* Noise may say that a layer takes no time: it takes at least a tenth of its part. */
+		double least = 0.1 * s->deep_ms[i] / s->deep[i];
+		layer[i] = whole - attention > least ? whole - attention : least;
+		base[i] = positive(s->deep_ms[i] - s->deep[i] * (layer[i] + attention));
+		if (first < 0)
+			first = i;
+		last = i;
+	}
+	complete(layer);
+	if (first >= 0) {
+		cost.constant_ms = base[first];
+		if (last > first)
+			cost.row_ms = positive(base[last] - base[first])
+			                / (cost_rows[last] - cost_rows[first]);
+	}
+	memcpy(cost.head_ms, s->head_ms, sizeof cost.head_ms);
+	complete(cost.head_ms);
+	*ret_cost = cost;
+}
+
+/* ---- learning from whole requests ---- */
+
+static int compare_doubles(const void *a, const void *b) {
+	double x = *(const double *)a, y = *(const double *)b;
+	return (x > y) - (x < y);
+}
+
+static double quantile(const double *values, int n, double q) {
+	double sorted[COST_WINDOW];
+	memcpy(sorted, values, (size_t)n * sizeof sorted[0]);
+	qsort(sorted, (size_t)n, sizeof sorted[0], compare_doubles);
+	int i = (int)ceil(q * n) - 1;
+	return sorted[i < 0 ? 0 : i];
+}
+
+static void set_margin(const struct cost_history *history, struct cost_model *cost) {
+	double margin = quantile(history->ratio, COST_WINDOW, MARGIN_QUANTILE);
+	cost->margin = margin < MARGIN_LEAST   ? MARGIN_LEAST
+	                : margin > MARGIN_MOST ? MARGIN_MOST
+	                                       : margin;
+}
+
+void cost_history_init(struct cost_history *history, struct cost_model *cost, double spread) {
+	memset(history, 0, sizeof *history);
+	double high = spread < 1.05 ? 1.05 : spread > 2 ? 2 : spread;
+	for (int i = 0; i < COST_WINDOW; i++) {
+		history->ratio[i] = 1 + (high - 1) * i / (COST_WINDOW - 1);
+		history->length[i] = 1;
+	}
+	set_margin(history, cost);
+}
+
+void cost_learn_ratio(struct cost_history *history, struct cost_model *cost, double ratio) {
+	if (!(ratio > 0) || !isfinite(ratio))
+		return;
+	history->ratio[history->ratios++ % COST_WINDOW] = ratio;
+	set_margin(history, cost);
+	double error[COST_WINDOW];
+	int n = history->ratios < COST_WINDOW ? (int)history->ratios : COST_WINDOW;
+	for (int i = 0; i < n; i++)
+		error[i] = fabs(history->ratio[i] - 1);
+	cost->error_p50 = quantile(error, n, 0.5);
+	cost->error_p95 = quantile(error, n, 0.95);
+}
+
+void cost_learn_length(struct cost_history *history, struct cost_model *cost, double ratio) {
+	if (!(ratio >= 0) || ratio > 1)
+		return;
+	history->length[history->lengths++ % COST_WINDOW] = ratio;
+	cost->answer_ratio = quantile(history->length, COST_WINDOW, LENGTH_QUANTILE);
+}
