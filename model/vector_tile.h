@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The micro-kernel of linear layers and of attention, over the vectors of the including overlay.
+ *
+ *	c[r][j] = fma(x[r][k], b[k][j], c[r][j]) for k = 0 .. count - 1, upwards
+ *
+ * for the rows r and for the lanes j of a few vectors, all sums in registers. One function for each
+ * number of rows: tiles_pair[rows] is two vectors wide, tiles_rest[rows] one vector of which only
+ * some lanes exist, tile_one one row and several pairs.
+ */
+enum {
+	TILE_STEP = 8,                                         /* values of k between prefetches */
+	TILE_WIDE = KV_TILE / LANES < 8 ? KV_TILE / LANES : 8, /* vectors of tile_one */
+};
+
+struct tile {
+	float *c; /* rows of whole vectors */
+	size_t ldc;
+	const float *x;
+	size_t ldx;
+	const float *b;
+	size_t ldb;
+	int count;
+	bool fresh; /* start from 0, not from c */
+	int lanes;  /* tiles_rest: lanes of b that exist; the others count as 0 */
+	/*
+	 * Every TILE_STEP values of k, `lines` cache lines are asked for, from `ahead` on and one step of
+	 * b further each time: the next slice of weights travels during the arithmetic on this one.
+	 */
+	const char *ahead;
+	int lines;
+};
+
+/*
+ * Always inlined with literal `rows`, `vectors` and `partial`: only so does gcc keep sum in
+ * registers.
+ */
+static inline __attribute__((always_inline)) void tile_run(
+                const struct tile *t, const int rows, const int vectors, const bool partial) {
+	vec sum[ROWS_MAX][TILE_WIDE], w[TILE_WIDE];
+	const float *b = t->b, *x = t->x;
+	const char *ahead = t->ahead;
+	size_t ldb = t->ldb, ldx = t->ldx;
+#pragma GCC unroll 16
+	for (int r = 0; r < rows; r++)
+#pragma GCC unroll 16
+		for (int j = 0; j < vectors; j++)
+			sum[r][j] = t->fresh ? vec_zero()
+			                     : vec_load(t->c + (size_t)r * t->ldc + j * LANES);
+	for (int k = 0, end = 0; k < t->count;) {
+		end = t->count - k < TILE_STEP ? t->count : k + TILE_STEP;
+		for (int line = 0; line < t->lines; line++)
+			__builtin_prefetch(ahead + line * 64, 0, 2);
+		ahead += TILE_STEP * ldb * sizeof(float);
+		for (; k < end; k++, b += ldb, x++) {
+#pragma GCC unroll 16
+			for (int j = 0; j < vectors; j++)
+				w[j] = partial ? vec_load_first(b, t->lanes)
+				               : vec_load(b + j * LANES);
+#pragma GCC unroll 16
+			for (int r = 0; r < rows; r++) {
+				vec from = vec_set(x[(size_t)r * ldx]);
+#pragma GCC unroll 16
+				for (int j = 0; j < vectors; j++) {
+					sum[r][j] = vec_fma(from, w[j], sum[r][j]);
+					/* Else gcc 12 moves products about and spills sums. */
+					__asm__("" : "+v"(sum[r][j]));
+				}
+			}
+		}
+	}
+#pragma GCC unroll 16
+	for (int r = 0; r < rows; r++)
+#pragma GCC unroll 16
+		for (int j = 0; j < vectors; j++)
+			vec_store(t->c + (size_t)r * t->ldc + j * LANES, sum[r][j]);
+}
+
+#define TILE(rows)                                                                                 \
+	static void tile_pair_##rows(const struct tile *t) {                                       \
+		tile_run(t, rows, 2, false);                                                       \
+	}                                                                                          \
+	static void tile_rest_##rows(const struct tile *t) {                                       \
+		tile_run(t, rows, 1, true);                                                        \
+	}
+
+TILE_EACH(TILE)
+
+static void tile_one(const struct tile *t) {
+	tile_run(t, 1, TILE_WIDE, false);
+}
+
+typedef void tile_function(const struct tile *t);
+#define TILE_PAIR(rows) [rows] = tile_pair_##rows,
+#define TILE_REST(rows) [rows] = tile_rest_##rows,
+static tile_function *const tiles_pair[ROWS_MAX + 1] = { TILE_EACH(TILE_PAIR) };
+static tile_function *const tiles_rest[ROWS_MAX + 1] = { TILE_EACH(TILE_REST) };

@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Linear layers and the choice of a table. Every exact table must equal plain C bit by bit, whatever
+ * the shape, the other rows and the cut into panels; and the results must be right: against sums in
+ * double precision and against OpenBLAS.
+ */
+#include <fenv.h>
+
+#include "tests/numbers.h"
+
+static struct matrix pack(const struct ops *ops, const float *w, int n_out, int n_in) {
+	float *data = take(ops->matrix_bytes(n_out, n_in) / sizeof(float));
+	ops->pack(data, n_out, n_in, w, 0, n_out);
+	return (struct matrix){ n_out, n_in, (n_out + ops->panel - 1) / ops->panel, data };
+}
+
+/* ---- linear ---- */
+
+/* One problem: shapes, inputs, and what y holds before. */
+struct problem {
+	int rows, n_in, n_out;
+	size_t ldx, ldy, y_size;
+	float *w, *bias, *x, *y_before;
+	int32_t *map;
+	enum activation activation;
+	bool add;
+};
+
+static struct problem problem_random(int rows, int n_in, int n_out) {
+	struct problem p = { .rows = rows, .n_in = n_in, .n_out = n_out };
+	p.ldx = (size_t)(n_in + random_between(0, 17));
+	p.ldy = (size_t)(n_out + random_between(0, 17));
+	p.w = take_random((size_t)n_out * (size_t)n_in);
+	p.x = take_random((size_t)rows * p.ldx);
+	p.bias = random_between(0, 3) ? take_random((size_t)n_out) : NULL;
+	p.y_size = (size_t)(rows + 3) * p.ldy;
+	p.y_before = take_random(p.y_size);
+	if (random_between(0, 1)) {
+		p.map = (int32_t *)take((size_t)rows);
+		int gap = random_between(0, 3);
+		for (int i = 0; i < rows; i++)
+			p.map[i] = i < gap ? i : i + 3;
+	}
+	p.add = random_between(0, 2) == 0;
+	p.activation = p.add ? ACTIVATION_NONE : (enum activation)random_between(0, 3);
+	return p;
+}
+
+/* All of y after the layer, computed in ranges of panels cut at random places. */
+static float *problem_run(const struct problem *p, const struct ops *ops) {
+	struct matrix w = pack(ops, p->w, p->n_out, p->n_in);
+	float *y = take_copy(p->y_before, p->y_size);
+	struct linear l = { .w = &w, .bias = p->bias, .x = p->x, .ldx = p->ldx, .y = y };
+	l.ldy = p->ldy;
+	l.y_rows = p->map;
+	l.rows = p->rows;
+	l.activation = p->activation;
+	l.add = p->add;
+	for (int first = 0; first < w.n_panels;) {
+		int end = random_between(first + 1, w.n_panels);
+		ops->linear(&l, first, end);
+		first = end;
+	}
+	return y;
+}
+
+static void linear_equals_c(enum cpu_level level, bool spoiled) {
+	static const int rows[] = { 70, 139, 128, 257 };
+	const struct ops *ops = overlay(level);
+	for (int i = 0; i < 120; i++) {
+		fresh_memory();
+		random_state += (uint64_t)i;
+		int m = i < 80 ? i % 40 + 1 : i < 84 ? rows[i - 80] : random_between(1, 45);
+		int n_in = i % 3 ? random_between(1, 150) : random_between(1, 1400);
+		struct problem p = problem_random(m, n_in, random_between(1, 110));
+		if (spoiled) {
+			spoil(p.x, (size_t)m * p.ldx, 400);
+			spoil(p.w, (size_t)p.n_out * (size_t)p.n_in, 4000);
+			spoil(p.y_before, p.y_size, 20);
+		}
+		CHECK(same_bits(problem_run(&p, ops), problem_run(&p, ops_c()), p.y_size));
+	}
+}
+
+TEST(avx2_linear_equals_c) {
+	linear_equals_c(CPU_LEVEL_AVX2, false);
+}
+
+TEST(avx512_linear_equals_c) {
+	linear_equals_c(CPU_LEVEL_AVX512, false);
+}
+
+TEST(avx2_linear_equals_c_with_nan_and_infinity) {
+	linear_equals_c(CPU_LEVEL_AVX2, true);
+}
+
+TEST(avx512_linear_equals_c_with_nan_and_infinity) {
+	linear_equals_c(CPU_LEVEL_AVX512, true);
+}
+
+/* The activation of every 4099th float. */
+static void activation_equals_c(enum cpu_level level) {
+	const struct ops *ops = overlay(level);
+	enum { ROWS = 4096 };
+	for (uint64_t start = 0; start < 1ull << 32; start += 4099ull * ROWS) {
+		fresh_memory();
+		struct problem p = { .rows = ROWS, .n_in = 1, .n_out = 1, .ldx = 1, .ldy = 1 };
+		p.y_size = ROWS;
+		p.w = take(1);
+		p.w[0] = 1.0f;
+		p.x = take(ROWS);
+		p.y_before = take_random(ROWS);
+		for (uint64_t i = 0; i < ROWS; i++)
+			p.x[i] = mathf_from_bits((uint32_t)(start + 4099 * i));
+		for (int a = ACTIVATION_RELU; a <= ACTIVATION_GELU_TANH; a++) {
+			p.activation = (enum activation)a;
+			CHECK(same_bits(problem_run(&p, ops), problem_run(&p, ops_c()), ROWS));
+		}
+	}
+}
+
+TEST(avx2_activations_equal_c_over_the_whole_range) {
+	activation_equals_c(CPU_LEVEL_AVX2);
+}
+
+TEST(avx512_activations_equal_c_over_the_whole_range) {
+	activation_equals_c(CPU_LEVEL_AVX512);
+}
+
+/* Each row alone has the bits that it has among others: the property batching rests on. */
+static void rows_are_independent(const struct ops *ops, int n_in) {
+	for (int rows = 1; rows <= 139; rows += rows < 40 ? 1 : 33) {
+		fresh_memory();
+		struct problem p = problem_random(rows, n_in, 37);
+		p.map = NULL;
+		float *together = problem_run(&p, ops);
+		int step = rows < 8 ? 1 : 5;
+		for (int i = 0; i < rows; i += step) {
+			struct problem alone = p;
+			alone.rows = 1;
+			alone.x = p.x + (size_t)i * p.ldx;
+			alone.y_before = p.y_before + (size_t)i * p.ldy;
+			alone.y_size = p.ldy;
+			float *y = problem_run(&alone, ops);
+			CHECK(same_bits(y, together + (size_t)i * p.ldy, (size_t)p.n_out));
+		}
+	}
+}
+
+TEST(c_rows_do_not_depend_on_their_neighbours) {
+	rows_are_independent(ops_c(), 130);
+}
+
+TEST(avx2_rows_do_not_depend_on_their_neighbours) {
+	rows_are_independent(overlay(CPU_LEVEL_AVX2), 1100);
+}
+
+TEST(avx512_rows_do_not_depend_on_their_neighbours) {
+	rows_are_independent(overlay(CPU_LEVEL_AVX512), 1100);
+}
+
+/* One output of a problem in double precision, and the sum of magnitudes its rounding scales with. */
+static double exact_output(const struct problem *p, int row, int out, double *ret_scale) {
+	double sum = 0, scale = 0;
+	for (int k = 0; k < p->n_in; k++) {
+		double term = (double)p->x[(size_t)row * p->ldx + (size_t)k]
+		                * p->w[(size_t)out * (size_t)p->n_in + (size_t)k];
+		sum += term;
+		scale += fabs(term);
+	}
+	sum += p->bias ? p->bias[out] : 0;
+	scale += 1;
+	if (p->activation == ACTIVATION_RELU)
+		sum = sum > 0 ? sum : 0;
+	if (p->activation == ACTIVATION_GELU)
+		sum = 0.5 * sum * (1 + erf(sum / sqrt(2)));
+	if (p->activation == ACTIVATION_GELU_TANH)
+		sum = 0.5 * sum * (1 + tanh(sqrt(2 / acos(-1)) * (sum + 0.044715 * sum * sum * sum)));
+	int to = p->map ? p->map[row] : row;
+	if (p->add)
+		sum += p->y_before[(size_t)to * p->ldy + (size_t)out];
+	*ret_scale = scale;
+	return sum;
+}
+
+static void linear_is_right(const struct ops *ops) {
+	for (int i = 0; i < 60; i++) {
+		fresh_memory();
+		random_state += (uint64_t)i;
+		struct problem p = problem_random(random_between(1, 50), random_between(1, 600),
+		                random_between(1, 150));
+		float *y = problem_run(&p, ops);
+		for (int row = 0; row < p.rows; row++) {
+			for (int out = 0; out < p.n_out; out++) {
+				double scale, exact = exact_output(&p, row, out, &scale);
+				int to = p.map ? p.map[row] : row;
+				double got = y[(size_t)to * p.ldy + (size_t)out];
+				CHECK(fabs(got - exact) < 1e-6 * scale);
+			}
+		}
+		/* Nothing else is touched: rows outside the map, and what follows n_out. */
+		for (size_t row = 0; row < (size_t)p.rows + 3; row++) {
+			bool written = false;
+			for (int r = 0; r < p.rows; r++)
+				written |= (p.map ? p.map[r] : r) == (int)row;
+			for (size_t c = written ? (size_t)p.n_out : 0; c < p.ldy; c++)
+				CHECK(y[row * p.ldy + c] == p.y_before[row * p.ldy + c]);
+		}
+	}
+}
+
+TEST(c_linear_is_right) {
+	linear_is_right(ops_c());
+}
+
+TEST(avx2_linear_is_right) {
+	linear_is_right(overlay(CPU_LEVEL_AVX2));
+}
+
+TEST(avx512_linear_is_right) {
+	linear_is_right(overlay(CPU_LEVEL_AVX512));
+}
+
+TEST(blas_linear_is_right) {
+	if (!ops_blas())
+		SKIP("this build has no OpenBLAS");
+	linear_is_right(ops_blas());
+}
+
+TEST(own_linear_agrees_with_openblas) {
+	char err[256];
+	if (!ops_blas())
+		SKIP("this build has no OpenBLAS");
+	const struct ops *own = ops_select("native", CPU_LEVEL_AUTO, err, sizeof err);
+	static const int rows[] = { 1, 3, 8, 17, 64, 200 };
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		fresh_memory();
+		struct problem p = problem_random(rows[i], 1024, 300);
+		float *a = problem_run(&p, own), *b = problem_run(&p, ops_blas());
+		for (size_t j = 0; j < p.y_size; j++)
+			CHECK(fabsf(a[j] - b[j]) < 1e-4f);
+	}
+}
+
+static void packing_round_trip(const struct ops *ops) {
+	fresh_memory();
+	int n_out = 3 * ops->panel + 5, n_in = 37;
+	float *w = take_random((size_t)n_out * (size_t)n_in), row[37];
+	struct matrix whole = pack(ops, w, n_out, n_in);
+	size_t floats = ops->matrix_bytes(n_out, n_in) / sizeof(float);
+	float *pieces = take(floats);
+	ops->pack(pieces, n_out, n_in, w + (size_t)(2 * ops->panel) * 37, 2 * ops->panel,
+	                ops->panel + 5);
+	ops->pack(pieces, n_out, n_in, w, 0, 2 * ops->panel);
+	CHECK(memcmp(pieces, whole.data, floats * sizeof(float)) == 0);
+	for (int out = 0; out < n_out; out++) {
+		ops->unpack_row(&whole, out, row);
+		CHECK(memcmp(row, w + (size_t)out * 37, sizeof row) == 0);
+	}
+}
+
+TEST(c_packing_can_be_undone_and_done_in_pieces) {
+	packing_round_trip(ops_c());
+}
+
+TEST(avx2_packing_can_be_undone_and_done_in_pieces) {
+	packing_round_trip(overlay(CPU_LEVEL_AVX2));
+}
+
+TEST(avx512_packing_can_be_undone_and_done_in_pieces) {
+	packing_round_trip(overlay(CPU_LEVEL_AVX512));
+}
+
+TEST(blas_packing_can_be_undone_and_done_in_pieces) {
+	if (!ops_blas())
+		SKIP("this build has no OpenBLAS");
+	packing_round_trip(ops_blas());
+}
+
+/* ---- the choice of a table ---- */
+
+TEST(levels_have_names) {
+	enum cpu_level level;
+	for (int i = CPU_LEVEL_AUTO; i <= CPU_LEVEL_AVX512; i++) {
+		CHECK(cpu_level_parse(cpu_level_name((enum cpu_level)i), &level));
+		CHECK_INT(level, i);
+	}
+	CHECK(!cpu_level_parse("avx", &level));
+	CHECK(!cpu_level_parse("", &level));
+}
+
+TEST(every_level_up_to_the_machines_own_can_be_chosen) {
+	char err[256];
+	for (int i = CPU_LEVEL_C; i <= (int)cpu_level_detect(); i++) {
+		const struct ops *ops = ops_select("native", (enum cpu_level)i, err, sizeof err);
+		CHECK(ops != NULL);
+		CHECK_STR(ops->name, cpu_level_name((enum cpu_level)i));
+		CHECK(ops->exact);
+	}
+}
+
+TEST(a_level_above_the_machines_own_is_refused) {
+	char err[256] = "";
+	if (cpu_level_detect() == CPU_LEVEL_AVX512)
+		SKIP("this processor has the highest level");
+	CHECK(ops_select("native", CPU_LEVEL_AVX512, err, sizeof err) == NULL);
+	CHECK(strstr(err, "avx512") != NULL);
+}
+
+TEST(unknown_kernels_are_refused) {
+	char err[256] = "";
+	CHECK(ops_select("fast", CPU_LEVEL_AUTO, err, sizeof err) == NULL);
+	CHECK(strstr(err, "fast") != NULL);
+}
+
+TEST(blas_is_chosen_by_name_and_says_what_it_is) {
+	char err[256] = "";
+	const struct ops *ops = ops_select("blas", CPU_LEVEL_AUTO, err, sizeof err);
+	if (!ops_blas()) {
+		CHECK(ops == NULL && err[0] != '\0');
+		SKIP("this build has no OpenBLAS");
+	}
+	CHECK(ops != NULL);
+	CHECK(!ops->exact);
+	CHECK(strlen(ops_blas_description()) > 0);
+}
+
+TEST(auto_takes_the_highest_level) {
+	char err[256];
+	if (cpu_level_detect() == CPU_LEVEL_C)
+		SKIP("no overlay for this processor");
+	const struct ops *ops = ops_select("auto", CPU_LEVEL_AUTO, err, sizeof err);
+	CHECK_STR(ops->name, cpu_level_name(cpu_level_detect()));
+}
+
+TEST(another_rounding_mode_is_noticed) {
+	CHECK(ops_float_env_ok());
+	static const int modes[] = { FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO };
+	for (int i = 0; i < 3; i++) {
+		fesetround(modes[i]);
+		bool ok = ops_float_env_ok();
+		fesetround(FE_TONEAREST);
+		CHECK(!ok);
+	}
+	CHECK(ops_float_env_ok());
+}

@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Norm, attention and softmax: every exact table must equal plain C bit by bit, and plain C must be
+ * right against naive double precision.
+ */
+#include "tests/numbers.h"
+
+/* ---- norm ---- */
+
+static struct norm norm_random(int rows, int dim) {
+	struct norm n = { .dim = dim, .eps = 1e-5f };
+	n.ldx = (size_t)(dim + random_between(0, 9));
+	n.ldo = (size_t)(dim + random_between(0, 9));
+	float *x = take_random((size_t)(2 * rows) * n.ldx);
+	for (size_t i = 0; i < (size_t)(2 * rows) * n.ldx; i++)
+		x[i] = x[i] * 3 + 0.5f;
+	n.x = x;
+	n.gain = take_random((size_t)dim);
+	n.bias = take_random((size_t)dim);
+	int32_t *from = (int32_t *)take((size_t)rows), *to = (int32_t *)take((size_t)rows);
+	for (int i = 0; i < rows; i++) {
+		from[i] = 2 * i + random_between(0, 1);
+		to[i] = rows - 1 - i;
+	}
+	n.x_rows = random_between(0, 1) ? from : NULL;
+	n.out_rows = random_between(0, 1) ? to : NULL;
+	return n;
+}
+
+static float *norm_run(struct norm n, const struct ops *ops, int rows) {
+	n.out = take((size_t)rows * n.ldo);
+	memset(n.out, 0, (size_t)rows * n.ldo * sizeof(float));
+	int cut = random_between(0, rows);
+	ops->norm(&n, cut, rows);
+	ops->norm(&n, 0, cut);
+	return n.out;
+}
+
+static void norm_equals_c(enum cpu_level level) {
+	const struct ops *ops = overlay(level);
+	static const int dims[] = { 256, 768, 1024, 1030, 1600 };
+	for (int i = 1; i < 90; i++) {
+		fresh_memory();
+		random_state += (uint64_t)i;
+		int dim = i < 85 ? i : dims[i - 85], rows = random_between(1, 9);
+		struct norm n = norm_random(rows, dim);
+		size_t size = (size_t)rows * n.ldo;
+		CHECK(same_bits(norm_run(n, ops, rows), norm_run(n, ops_c(), rows), size));
+		spoil((float *)n.x, (size_t)(2 * rows) * n.ldx, 100);
+		CHECK(same_bits(norm_run(n, ops, rows), norm_run(n, ops_c(), rows), size));
+	}
+}
+
+TEST(avx2_norm_equals_c) {
+	norm_equals_c(CPU_LEVEL_AVX2);
+}
+
+TEST(avx512_norm_equals_c) {
+	norm_equals_c(CPU_LEVEL_AVX512);
+}
+
+TEST(norm_is_right) {
+	for (int dim = 2; dim < 1200; dim = dim * 3 / 2 + 1) {
+		fresh_memory();
+		int rows = 5;
+		struct norm n = norm_random(rows, dim);
+		float *out = norm_run(n, ops_c(), rows);
+		for (int i = 0; i < rows; i++) {
+			const float *x = n.x + (size_t)(n.x_rows ? n.x_rows[i] : i) * n.ldx;
+			double mean = 0, variance = 0;
+			for (int d = 0; d < dim; d++)
+				mean += x[d] / (double)dim;
+			for (int d = 0; d < dim; d++)
+				variance += (x[d] - mean) * (x[d] - mean) / dim;
+			double deviation = sqrt(variance + 1e-5),
+			       tolerance = 2e-6 * (1 + 4 / deviation);
+			for (int d = 0; d < dim; d++) {
+				double exact = (x[d] - mean) / deviation * n.gain[d] + n.bias[d];
+				int to = n.out_rows ? n.out_rows[i] : i;
+				CHECK(fabs(out[(size_t)to * n.ldo + (size_t)d] - exact)
+				                < tolerance);
+			}
+		}
+	}
+}
+
+TEST(norm_in_place_follows_the_gather) {
+	fresh_memory();
+	enum { DIM = 40, ROWS = 3 };
+	float *x = take_random(8 * DIM), *gain = take_random(DIM), *bias = take_random(DIM);
+	float *before = take_copy(x, 8 * DIM), *packed = take(ROWS * DIM);
+	int32_t rows[ROWS] = { 6, 1, 4 };
+	struct norm n = { .x = before, .ldx = DIM, .x_rows = rows, .gain = gain, .bias = bias };
+	n.eps = 1e-5f;
+	n.dim = DIM;
+	n.out = packed;
+	n.ldo = DIM;
+	ops_c()->norm(&n, 0, ROWS);
+	n.x = n.out = x;
+	ops_c()->norm(&n, 0, ROWS);
+	for (int i = 0; i < ROWS; i++)
+		CHECK(same_bits(x + rows[i] * DIM, packed + i * DIM, DIM));
+	CHECK(same_bits(x, before, DIM));
+	CHECK(same_bits(x + 7 * DIM, before + 7 * DIM, DIM));
+}
+
+/* ---- attention ---- */
+
+enum { TILES = 5 };
+
+/* A sequence of `length` tokens with its cache. */
+struct text {
+	int length, heads, dim;
+	float *q, *k, *v; /* [length][heads * dim] */
+	float *blocks[TILES];
+};
+
+static struct text text_random(const struct ops *ops, int length, int heads, int dim) {
+	struct text t = { length, heads, dim };
+	size_t width = (size_t)(heads * dim), block = 2 * width * KV_TILE;
+	t.q = take_random((size_t)length * width);
+	t.k = take_random((size_t)length * width);
+	t.v = take_random((size_t)length * width);
+	for (size_t i = 0; i < (size_t)length * width; i++)
+		t.q[i] *= 8;
+	for (int tile = 0; tile < TILES; tile++) {
+		t.blocks[tile] = take_random(block);
+	}
+	for (int i = 0; i < length; i++)
+		ops->kv_store(t.blocks[i / KV_TILE], t.k + (size_t)i * width,
+		                t.v + (size_t)i * width, i, heads, dim);
+	return t;
+}
+
+/* Attention of positions [first, length) in calls of `chunk` queries; [length][heads * dim]. */
+static float *text_attend(const struct text *t, const struct ops *ops, int first, int chunk) {
+	size_t width = (size_t)(t->heads * t->dim);
+	float *out = take((size_t)t->length * width);
+	memset(out, 0, (size_t)t->length * width * sizeof(float));
+	struct attend a = { .ldq = width, .ldo = width, .n_heads = t->heads, .head_dim = t->dim };
+	a.scale = 1 / sqrtf((float)t->dim);
+	a.blocks = t->blocks;
+	a.scratch = take(ops->attend_scratch(t->dim));
+	for (int at = first; at < t->length; at += chunk) {
+		a.first = at;
+		a.queries = t->length - at < chunk ? t->length - at : chunk;
+		for (a.head = 0; a.head < t->heads; a.head++) {
+			size_t offset = (size_t)at * width + (size_t)(a.head * t->dim);
+			a.q = t->q + offset;
+			a.out = out + offset;
+			ops->attend(&a);
+		}
+	}
+	return out;
+}
+
+static const int head_dims[] = { 1, 3, 8, 15, 16, 24, 31, 32, 33, 40, 48, 64, 80, 96, 104, 128 };
+enum { HEAD_DIMS = sizeof head_dims / sizeof *head_dims };
+
+static void attend_equals_c(enum cpu_level level) {
+	const struct ops *ops = overlay(level);
+	for (int i = 0; i < 3 * HEAD_DIMS; i++) {
+		fresh_memory();
+		random_state += (uint64_t)i;
+		int length = random_between(1, 64 * TILES), heads = random_between(1, 3);
+		struct text t = text_random(ops, length, heads, head_dims[i % HEAD_DIMS]);
+		struct text same = t;
+		size_t size = (size_t)(length * t.heads * t.dim);
+		int first = random_between(0, length - 1);
+		float *ours = text_attend(&t, ops, first, random_between(1, 40));
+		CHECK(same_bits(ours, text_attend(&same, ops_c(), first, length), size));
+	}
+}
+
+TEST(avx2_attention_equals_c) {
+	attend_equals_c(CPU_LEVEL_AVX2);
+}
+
+TEST(avx512_attention_equals_c) {
+	attend_equals_c(CPU_LEVEL_AVX512);
+}
+
+/* A prompt in one piece, in chunks, or token by token. */
+static void attend_ignores_chunks(const struct ops *ops) {
+	for (int i = 0; i < HEAD_DIMS; i++) {
+		fresh_memory();
+		int length = random_between(60, 210);
+		struct text t = text_random(ops, length, 1, head_dims[i]);
+		float *whole = text_attend(&t, ops, 0, length);
+		for (int chunk = 1; chunk <= 13; chunk++)
+			CHECK(same_bits(whole, text_attend(&t, ops, 0, chunk),
+			                (size_t)(length * t.dim)));
+	}
+}
+
+TEST(c_attention_does_not_depend_on_chunks) {
+	attend_ignores_chunks(ops_c());
+}
+
+TEST(avx2_attention_does_not_depend_on_chunks) {
+	attend_ignores_chunks(overlay(CPU_LEVEL_AVX2));
+}
+
+TEST(avx512_attention_does_not_depend_on_chunks) {
+	attend_ignores_chunks(overlay(CPU_LEVEL_AVX512));
+}
+
+/* NaN, infinities and extreme scores in keys and values that every query of the call sees. */
+static void attend_equals_c_with_nan(enum cpu_level level) {
+	const struct ops *ops = overlay(level);
+	for (int i = 0; i < 40; i++) {
+		fresh_memory();
+		random_state += (uint64_t)i;
+		int dim = head_dims[i % HEAD_DIMS], first = random_between(1, 200);
+		struct text t = text_random(ops, first + random_between(1, 30), 1, dim);
+		spoil(t.k, (size_t)(first * dim), 500);
+		spoil(t.v, (size_t)(first * dim), 500);
+		for (int p = 0; p < first; p++)
+			ops->kv_store(t.blocks[p / KV_TILE], t.k + (size_t)(p * dim),
+			                t.v + (size_t)(p * dim), p, 1, dim);
+		float *ours = text_attend(&t, ops, first, 30);
+		CHECK(same_bits(ours, text_attend(&t, ops_c(), first, 30),
+		                (size_t)(t.length * dim)));
+	}
+}
+
+TEST(avx2_attention_equals_c_with_nan_and_infinity) {
+	attend_equals_c_with_nan(CPU_LEVEL_AVX2);
+}
+
+TEST(avx512_attention_equals_c_with_nan_and_infinity) {
+	attend_equals_c_with_nan(CPU_LEVEL_AVX512);
+}
+
+/* One query's answer over keys 0 .. position, in double precision. */
+static void exact_attention(const struct text *t, int position, int head, double *ret_out) {
+	size_t width = (size_t)(t->heads * t->dim), offset = (size_t)(head * t->dim);
+	double weights[64 * TILES], largest = -INFINITY, total = 0;
+	for (int key = 0; key <= position; key++) {
+		double dot = 0;
+		for (int d = 0; d < t->dim; d++)
+			dot += (double)t->q[(size_t)position * width + offset + (size_t)d]
+			                * t->k[(size_t)key * width + offset + (size_t)d];
+		weights[key] = dot / sqrt(t->dim);
+		largest = fmax(largest, weights[key]);
+	}
+	for (int key = 0; key <= position; key++) {
+		weights[key] = exp(weights[key] - largest);
+		total += weights[key];
+	}
+	for (int d = 0; d < t->dim; d++) {
+		ret_out[d] = 0;
+		for (int key = 0; key <= position; key++)
+			ret_out[d] += weights[key] / total
+			                * t->v[(size_t)key * width + offset + (size_t)d];
+	}
+}
+
+TEST(attention_is_right) {
+	for (int i = 0; i < HEAD_DIMS; i++) {
+		fresh_memory();
+		struct text t = text_random(ops_c(), random_between(1, 200), 2, head_dims[i]);
+		size_t width = (size_t)(2 * t.dim);
+		float *out = text_attend(&t, ops_c(), 0, 17);
+		for (int p = 0; p < t.length; p += 7) {
+			for (int head = 0; head < 2; head++) {
+				double exact[128];
+				exact_attention(&t, p, head, exact);
+				for (int d = 0; d < t.dim; d++) {
+					size_t at = (size_t)p * width + (size_t)(head * t.dim + d);
+					CHECK(fabs(out[at] - exact[d]) < 2e-5);
+				}
+			}
+		}
+	}
+}
+
+/* ---- softmax ---- */
+
+static void softmax_equals_c(enum cpu_level level) {
+	const struct ops *ops = overlay(level);
+	for (int n = 1; n < 1100; n += n < 100 ? 1 : 61) {
+		fresh_memory();
+		float *x = take_random((size_t)n), a[2], b[2];
+		for (int i = 0; i < n; i++)
+			x[i] *= 30;
+		for (int turn = 0; turn < 2; turn++) {
+			ops->max_sum_exp(x, n, &a[0], &a[1]);
+			ops_c()->max_sum_exp(x, n, &b[0], &b[1]);
+			CHECK(same_bits(a, b, 2));
+			spoil(x, (size_t)n, 50);
+		}
+	}
+}
+
+TEST(avx2_softmax_equals_c) {
+	softmax_equals_c(CPU_LEVEL_AVX2);
+}
+
+TEST(avx512_softmax_equals_c) {
+	softmax_equals_c(CPU_LEVEL_AVX512);
+}
+
+TEST(softmax_is_right) {
+	for (int n = 1; n < 1100; n = n * 2 + 1) {
+		fresh_memory();
+		float *x = take_random((size_t)n), largest, sum;
+		double exact = 0, most = -INFINITY;
+		for (int i = 0; i < n; i++)
+			most = fmax(most, x[i] *= 20);
+		for (int i = 0; i < n; i++)
+			exact += exp(x[i] - most);
+		ops_c()->max_sum_exp(x, n, &largest, &sum);
+		CHECK(largest == most);
+		CHECK(fabs(sum - exact) < 1e-6 * exact);
+	}
+}
