@@ -41,7 +41,8 @@ void sampler_destroy(struct sampler *s);
 
 /*
  * Draws a token from logits[vocab] (not modified). `prompt` and `answer` are the tokens so far, for
- * the penalties. `choice` and `position` select the random number. False if a logit is not finite.
+ * the penalties. `choice` and `position` select the random number. False if a logit is not finite,
+ * or if every token is banned.
  */
 bool sample_token(struct sampler *s, const float *logits, const struct sampling *sampling,
                 const int32_t *prompt, size_t n_prompt, const int32_t *answer, size_t n_answer,
