@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The compute team: runs, barriers, parking, more threads than cores. Also run under ThreadSanitizer. */
+#include <sched.h>
+#include <stdatomic.h>
+#include <time.h>
+
+#include "model/team.h"
+#include "tests/check.h"
+
+enum { MEMBERS_MAX = 16 };
+
+/* What the members of a run write: plain memory, so that a missing barrier is a data race. */
+struct board {
+	struct team *team;
+	int rounds;
+	int calls[MEMBERS_MAX];
+	long cells[MEMBERS_MAX];
+	atomic_int wrong;
+};
+
+static struct team *team_of(int threads) {
+	char err[256] = "";
+	struct team *team = team_create(threads, err, sizeof err);
+	CHECK(team != NULL);
+	CHECK_INT(team_size(team), threads);
+	return team;
+}
+
+static void count_call(void *arg, int member) {
+	struct board *board = arg;
+	board->calls[member]++;
+}
+
+/* Every member adds its neighbour's cell of the last round; a reader too early or late is seen. */
+static void step_cells(void *arg, int member) {
+	struct board *board = arg;
+	int members = team_size(board->team);
+	for (int round = 0; round < board->rounds; round++) {
+		board->cells[member] = round;
+		team_barrier(board->team, member);
+		for (int other = 0; other < members; other++)
+			if (board->cells[other] != round)
+				atomic_fetch_add(&board->wrong, 1);
+		team_barrier(board->team, member);
+	}
+}
+
+static double process_seconds(void) {
+	struct timespec now;
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static void pause_ms(int ms) {
+	struct timespec span = { ms / 1000, ms % 1000 * 1000000L };
+	nanosleep(&span, NULL);
+}
+
+TEST(every_member_runs_once_per_run) {
+	for (int threads = 1; threads <= 5; threads++) {
+		struct board board = { .team = team_of(threads) };
+		for (int run = 1; run <= 300; run++) {
+			team_run(board.team, count_call, &board);
+			for (int i = 0; i < threads; i++)
+				CHECK_INT(board.calls[i], run);
+		}
+		team_destroy(board.team);
+	}
+}
+
+TEST(barriers_keep_rounds_apart) {
+	for (int threads = 1; threads <= 4; threads++) {
+		struct board board = { .team = team_of(threads), .rounds = 500 };
+		for (int run = 0; run < 10; run++)
+			team_run(board.team, step_cells, &board);
+		CHECK_INT(atomic_load(&board.wrong), 0);
+		team_destroy(board.team);
+	}
+}
+
+/* Several threads share one core: progress must not need two of them at once. */
+TEST(many_members_on_one_core_get_through) {
+	cpu_set_t before, one;
+	CHECK(sched_getaffinity(0, sizeof before, &before) == 0);
+	CPU_ZERO(&one);
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (CPU_ISSET(cpu, &before)) {
+			CPU_SET(cpu, &one);
+			break;
+		}
+	}
+	CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
+	struct board board = { .team = team_of(4), .rounds = 300 };
+	time_t start = time(NULL);
+	team_run(board.team, step_cells, &board);
+	CHECK(sched_setaffinity(0, sizeof before, &before) == 0);
+	CHECK_INT(atomic_load(&board.wrong), 0);
+	CHECK(time(NULL) - start < 60);
+	team_destroy(board.team);
+}
+
+TEST(more_members_than_cores_get_through) {
+	struct board board = { .team = team_of(MEMBERS_MAX), .rounds = 50 };
+	team_run(board.team, step_cells, &board);
+	CHECK_INT(atomic_load(&board.wrong), 0);
+	team_destroy(board.team);
+}
+
+TEST(an_idle_team_uses_no_processor_time) {
+	struct board board = { .team = team_of(3) };
+	team_run(board.team, count_call, &board);
+	pause_ms(50);
+	double before = process_seconds();
+	pause_ms(300);
+	CHECK(process_seconds() - before < 0.05);
+	team_run(board.team, count_call, &board);
+	for (int i = 0; i < 3; i++)
+		CHECK_INT(board.calls[i], 2);
+	team_destroy(board.team);
+}
+
+TEST(a_parked_team_can_be_destroyed) {
+	struct team *team = team_of(3);
+	pause_ms(20);
+	team_destroy(team);
+}
+
+TEST(a_spinning_team_can_be_destroyed) {
+	for (int i = 0; i < 50; i++) {
+		struct board board = { .team = team_of(3) };
+		if (i % 2)
+			team_run(board.team, count_call, &board);
+		team_destroy(board.team);
+	}
+	team_destroy(NULL);
+}
+
+static void slow_member(void *arg, int member) {
+	struct board *board = arg;
+	if (member == 1)
+		pause_ms(30);
+	board->cells[member] = 1;
+	team_barrier(board->team, member);
+	for (int i = 0; i < team_size(board->team); i++)
+		if (board->cells[i] != 1)
+			atomic_fetch_add(&board->wrong, 1);
+}
+
+/* The others park inside the barrier and are woken. */
+TEST(a_barrier_waits_for_a_slow_member) {
+	struct board board = { .team = team_of(3) };
+	team_run(board.team, slow_member, &board);
+	CHECK_INT(atomic_load(&board.wrong), 0);
+	team_destroy(board.team);
+}
+
+TEST(shares_cover_everything_once_and_evenly) {
+	for (int items = 0; items <= 40; items++) {
+		for (int members = 1; members <= 9; members++) {
+			int next = 0, least = items, most = 0;
+			for (int member = 0; member < members; member++) {
+				int first, end;
+				team_share(items, member, members, &first, &end);
+				CHECK_INT(first, next);
+				CHECK(end >= first);
+				least = end - first < least ? end - first : least;
+				most = end - first > most ? end - first : most;
+				next = end;
+			}
+			CHECK_INT(next, items);
+			CHECK(most - least <= 1);
+		}
+	}
+}
