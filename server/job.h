@@ -41,7 +41,9 @@ struct depth_policy {
 struct job_prompt {
 	int32_t *tokens;
 	int n_tokens;
-	/* loglikelihood and echo with logprobs: per token, filled by the engine. logprobs[0] may be absent (has_first). */
+	/* loglikelihood and echo with logprobs: of tokens[i] given those before it, filled by the
+	 * engine and complete before the prompt's first choice makes progress. logprobs[0] is valid
+	 * only if has_first (nothing precedes tokens[0], so no model has it today). */
 	float *logprobs;
 	struct token_logprob *tops; /* [n_tokens][n_top] or NULL */
 	bool has_first;
@@ -56,14 +58,20 @@ struct choice_progress {
 	enum finish_detail detail;
 };
 
-/* One continuation: choice i belongs to prompt i / n. */
+/*
+ * One continuation: choice i belongs to prompt i / best_of while the job runs. With best_of > n
+ * (never streamed) engine_collect sorts a finished job, so that choices 0 .. n_prompts * n - 1 are
+ * the answers, choice i then belongs to prompt i / n, and the rest was generated but not chosen.
+ */
 struct choice {
 	int32_t *tokens; /* [cap] */
 	int cap;
 	float *logprobs;            /* [cap] or NULL */
 	struct token_logprob *tops; /* [cap][n_top] or NULL */
-	size_t *token_text_end; /* [cap] bytes of raw text after each token; NULL without logprobs */
-	char *text; /* well-formed UTF-8, stop strings already cut; [cap * longest token + slack] */
+	size_t *token_text_end;     /* [cap] bytes of text after each token, not counting bytes that
+	                         * await the rest of a character; NULL without logprobs */
+	char *text; /* well-formed UTF-8; up to text_len stop strings are cut; [text_cap] */
+	size_t text_cap;
 	int stop_index;                   /* which stop string ended it, or -1 */
 	double logprob_sum;               /* for best_of */
 	struct choice_progress published; /* under the mailbox lock */
@@ -100,7 +108,9 @@ struct job {
 	int min_tokens;
 	int n_top; /* alternatives per token; 0 with logprobs: the chosen one only */
 	bool want_logprobs, want_prompt_logprobs, stream;
-	struct sampling sampling; /* bias and banned point into the job */
+	struct sampling sampling; /* bias and banned point to the next two */
+	struct logit_bias *bias;
+	int32_t *banned;
 	struct depth_policy policy;
 
 	/* time */
