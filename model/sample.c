@@ -4,8 +4,9 @@
  *
  * The order: repetition penalty, frequency and presence penalties, bias, bans; at temperature 0 the
  * largest logit wins; else z = (logit - largest) / temperature, then top-k, then top-p among what
- * is left, then the draw by inverse cumulative mass in the order of ids. Both cuts find their
- * threshold by radix selection over the bits of z: three passes whatever k or p.
+ * is left, then the draw by inverse cumulative mass in the order of ids. A histogram of z says which
+ * tokens a cut may need at all; among these it finds its threshold by radix selection over the bits
+ * of z.
  */
 #include "model/sample.h"
 
@@ -21,6 +22,8 @@ enum {
 	COLUMNS = 1024, /* of one block of a softmax */
 	DIGIT_BITS = 11,
 	DIGITS = 1 << DIGIT_BITS,
+	BINS = 2048, /* of z, BINS_PER_UNIT for each unit from 0 down; the last has all the rest */
+	BINS_PER_UNIT = 64,
 };
 
 /* Below every adjusted logit. */
@@ -42,6 +45,8 @@ struct sampler {
 	uint32_t *count;          /* [vocab] zero between calls */
 	double *digits;           /* [DIGITS] mass by the present digit of the key */
 	struct block_sum *blocks; /* [n_blocks] */
+	uint32_t bins[BINS];      /* tokens by z */
+	float bin_mass[BINS];     /* no token of the bin has more */
 };
 
 struct sampler *sampler_create(const struct ops *ops, int vocab, char *err, size_t errlen) {
@@ -54,10 +59,12 @@ struct sampler *sampler_create(const struct ops *ops, int vocab, char *err, size
 		s->n_blocks = (vocab + COLUMNS - 1) / COLUMNS;
 		s->z = calloc(n, sizeof *s->z);
 		s->mass = calloc(n, sizeof *s->mass);
-		s->ids = calloc(n, sizeof *s->ids);
+		s->ids = calloc(n + 1, sizeof *s->ids);
 		s->count = calloc(n, sizeof *s->count);
 		s->digits = calloc(DIGITS, sizeof *s->digits);
 		s->blocks = calloc((size_t)s->n_blocks, sizeof *s->blocks);
+		for (int b = 0; b < BINS; b++)
+			s->bin_mass[b] = mathf_exp((float)-b / BINS_PER_UNIT);
 	}
 	if (!s || !s->z || !s->mass || !s->ids || !s->count || !s->digits || !s->blocks) {
 		snprintf(err, errlen, "not enough memory to sample from %d tokens", vocab);
@@ -236,12 +243,42 @@ static double block_mass(const struct block_sum *b) {
 	return (double)b->sum * (double)mathf_exp(b->max);
 }
 
-/* Takes the candidates z >= least, with their mass. */
-static int take_candidates(struct sampler *s, float least) {
+static int bin_of(float z) {
+	float bin = z * -BINS_PER_UNIT;
+	return bin < BINS - 1 ? (int)bin : BINS - 1;
+}
+
+static void fill_bins(struct sampler *s) {
+	memset(s->bins, 0, sizeof s->bins);
+	for (int i = 0; i < s->vocab; i++)
+		s->bins[bin_of(s->z[i])]++;
+}
+
+/* The bin that holds the k-th best token. */
+static int bin_of_kth(const struct sampler *s, int k) {
+	int bin = 0;
+	for (uint32_t n = s->bins[0]; n < (uint32_t)k && bin < BINS - 1;)
+		n += s->bins[++bin];
+	return bin;
+}
+
+/* A bin beyond which there is less than `mass`. */
+static int bin_of_rest(const struct sampler *s, double mass) {
+	int bin = BINS - 1;
+	for (double rest = 0; bin > 0; bin--) {
+		rest += (double)s->bins[bin] * (double)s->bin_mass[bin];
+		if (rest > 0.999 * mass) /* the margin is for the rounding of sums */
+			break;
+	}
+	return bin;
+}
+
+/* Takes the tokens of the bins 0 .. last as candidates. */
+static int take_candidates(struct sampler *s, int last) {
 	int n = 0;
 	for (int i = 0; i < s->vocab; i++) {
-		if (s->z[i] >= least)
-			s->ids[n++] = i;
+		s->ids[n] = i;
+		n += bin_of(s->z[i]) <= last;
 	}
 	return n;
 }
@@ -308,23 +345,20 @@ static int32_t draw_any(const struct sampler *s, double u) {
 static int32_t draw(struct sampler *s, const struct sampling *how, double u) {
 	bool cut_k = how->top_k > 0 && how->top_k < s->vocab, cut_p = how->top_p < 1;
 	int n;
-	double total;
+	double total = 0;
 	if (cut_k) {
-		n = take_candidates(s, BANNED);
+		fill_bins(s);
+		n = take_candidates(s, bin_of_kth(s, how->top_k));
 		n = keep_best(s, n, true, how->top_k);
 		total = weigh_candidates(s, n);
 	} else {
 		sum_blocks(s, s->z);
 		if (!cut_p)
 			return draw_any(s, u);
-		total = 0;
 		for (int b = 0; b < s->n_blocks; b++)
 			total += block_mass(&s->blocks[b]);
-		/* All tokens of less mass than (1 - p) total / vocab have less than (1 - p) total
-		 * together: the nucleus does not need them. */
-		float least = mathf_log(
-		                (float)((1 - (double)how->top_p) * total / (double)s->vocab));
-		n = take_candidates(s, least - 0.01f);
+		fill_bins(s);
+		n = take_candidates(s, bin_of_rest(s, (1 - (double)how->top_p) * total));
 		weigh_candidates(s, n);
 	}
 	if (cut_p) {
