@@ -226,8 +226,9 @@ static bool check_layer_count(struct loader *l, int layers) {
 			long layer = family_layer_of(l->table, l->prefix, name);
 			if (layer >= layers)
 				return refuse(l, shard->name, name,
-				                "is of layer %ld, but config.json has %d layers",
-				                layer, layers);
+				                "is of layer %ld, but by config.json the last is "
+				                "%d",
+				                layer, layers - 1);
 		}
 	}
 	return true;
