@@ -114,7 +114,7 @@ class Model(nn.Module):
             self.decoder.layer_norm = nn.LayerNorm(d)
         for name, p in self.named_parameters():
             if "embed" in name:
-                nn.init.normal_(p, std=0.01 if "positions" in name else d ** -0.5)
+                nn.init.normal_(p, std=d ** -0.5)
             elif p.dim() == 2:
                 nn.init.xavier_uniform_(p)
             elif name.endswith("bias"):
@@ -123,6 +123,8 @@ class Model(nn.Module):
         rate = torch.exp(torch.arange(half) * (-math.log(10000) / (half - 1)))
         angle = torch.arange(args.max_target_positions + POSITION_OFFSET)[:, None] * rate
         self.register_buffer("sinusoid", torch.cat([angle.sin(), angle.cos()], 1), False)
+        if args.decoder_learned_pos:  # learned positions start as sinusoids
+            self.decoder.embed_positions.weight.data = self.sinusoid * d ** -0.5
 
     def loss(self, tokens, targets, plan):
         """Summed -log p of the targets when only the plan's layers run."""
