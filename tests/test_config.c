@@ -19,7 +19,8 @@ static bool load(struct config *c, char **argv, char **environment) {
 	                sizeof err);
 }
 
-#define ARGS(...) ((char *[]){ __VA_ARGS__ __VA_OPT__(, ) NULL })
+/* The lists are only read; config_load takes what main() gets. */
+#define ARGS(...) ((char **)(const char *[]){ __VA_ARGS__ __VA_OPT__(, ) NULL })
 
 static const char *write_file(const char *text) {
 	static char path[64];
@@ -35,7 +36,7 @@ static const char *write_file(const char *text) {
 static void refuse_file(const char *text, const char *const *parts) {
 	struct config c;
 	const char *path = write_file(text);
-	char *argv[] = { "--config", (char *)path, NULL };
+	char **argv = ARGS("--config", path);
 	bool ok = load(&c, argv, ARGS());
 	config_finish(&c);
 	unlink(path);
@@ -72,7 +73,7 @@ TEST(defaults_are_those_of_the_contract) {
 TEST(flags_win_over_the_environment_and_that_over_the_file) {
 	struct config c;
 	const char *path = write_file("{\"port\": 1001, \"threads\": 3, \"host\": \"0.0.0.0\"}");
-	char *argv[] = { "--config", (char *)path, "--port=1003", NULL };
+	char **argv = ARGS("--config", path, "--port=1003");
 	bool ok = load(&c, argv, ARGS("FATHOM_PORT=1002", "FATHOM_THREADS=2"));
 	unlink(path);
 	CHECK(ok);
@@ -213,7 +214,7 @@ TEST(the_dump_can_be_loaded_again) {
 	config_dump(&c, out);
 	fclose(out);
 	const char *path = write_file(text);
-	char *argv[] = { "--config", (char *)path, NULL };
+	char **argv = ARGS("--config", path);
 	bool ok = load(&again, argv, ARGS());
 	unlink(path);
 	free(text);
