@@ -32,6 +32,7 @@ void answer_write_logprob(struct buffer *b, bool has, float logprob) {
 /* The text of alternative `i` of `t`. */
 static const char *top_bytes(const struct answer_token *t, int i, const struct answer_vocab *vocab,
                 size_t *ret_len) {
+	*ret_len = 0;
 	if (t->top[i].token == t->token) {
 		*ret_len = t->len;
 		return t->bytes;
