@@ -60,9 +60,7 @@ struct pretoken {
 	int n_steps;
 };
 
-/*
- * ---- translating a pattern ------------------------------------------------------------------
- */
+/* Translating a pattern. */
 
 struct translation {
 	char *out; /* malloc'd; NULL once memory ran out */
@@ -186,9 +184,7 @@ static void translate(struct translation *t, const char *p, const char *end) {
 	}
 }
 
-/*
- * ---- building the chain ---------------------------------------------------------------------
- */
+/* Building the chain. */
 
 struct pretoken *pretoken_create(void) {
 	struct pretoken *p = calloc(1, sizeof *p);
@@ -282,9 +278,7 @@ bool pretoken_add_text(struct pretoken *p, const char *text, size_t len, enum pr
 	return ok;
 }
 
-/*
- * ---- cutting --------------------------------------------------------------------------------
- */
+/* Cutting. */
 
 struct cut {
 	const struct pretoken *chain;

@@ -16,9 +16,7 @@
 
 enum { MAX_FILE = 256 << 20 };
 
-/*
- * ---- parts that both readers use --------------------------------------------------------------
- */
+/* Parts that both readers use. */
 
 bool tokenizer_read_vocab(struct tokenizer *t, const struct doc *object, const char *file,
                 char *err, size_t errlen) {
@@ -82,9 +80,7 @@ bool tokenizer_put_around(struct tokenizer *t, struct tokenizer_around *around, 
 	return true;
 }
 
-/*
- * ---- opening ----------------------------------------------------------------------------------
- */
+/* Opening. */
 
 void tokenizer_close(struct tokenizer *t) {
 	if (!t)
@@ -203,9 +199,7 @@ struct tokenizer *tokenizer_open(const char *dir, char *err, size_t errlen) {
 	return t;
 }
 
-/*
- * ---- encoding ---------------------------------------------------------------------------------
- */
+/* Encoding. */
 
 struct encoding {
 	const struct tokenizer *tokenizer;
@@ -268,9 +262,7 @@ bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, b
 	return ok;
 }
 
-/*
- * ---- questions --------------------------------------------------------------------------------
- */
+/* Questions. */
 
 size_t tokenizer_added(const struct tokenizer *t) {
 	return (size_t)(t->before.count + t->after.count) + t->prefix_space;

@@ -78,9 +78,7 @@ static bool read_merges(struct reading *in, struct tokenizer_text text) {
 	return true;
 }
 
-/*
- * ---- added and special tokens -----------------------------------------------------------------
- */
+/* Added and special tokens. */
 
 /* Reads the flags of a token written as an object; `single_word` is refused. */
 static bool read_flags(struct reading *in, const struct doc *object, const char *file,
@@ -224,9 +222,7 @@ static bool read_roles(struct reading *in, struct roles *roles) {
 	return ok && read_additional(in);
 }
 
-/*
- * ---- the whole --------------------------------------------------------------------------------
- */
+/* The whole. */
 
 static bool check_class(struct reading *in) {
 	static const char *const known[] = { "GPT2Tokenizer", "GPT2TokenizerFast",

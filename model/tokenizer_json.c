@@ -48,9 +48,7 @@ static bool absent(const struct doc *value) {
 	return !value || doc_kind(value) == DOC_NULL;
 }
 
-/*
- * ---- the model --------------------------------------------------------------------------------
- */
+/* The model. */
 
 /* Finds the two parts of a merge, written as "a b" or as ["a", "b"]. */
 static bool merge_parts(const struct doc *merge, const char *part[2], size_t len[2]) {
@@ -136,9 +134,7 @@ static bool read_model(struct reading *in, const struct doc *model) {
 	return read_merges(in, doc_get(model, "merges"));
 }
 
-/*
- * ---- before the model -------------------------------------------------------------------------
- */
+/* Before the model. */
 
 static bool check_normalizer(struct reading *in, const struct doc *normalizer) {
 	if (absent(normalizer))
@@ -226,9 +222,7 @@ static bool read_pre_tokenizer(struct reading *in, const struct doc *pre_tokeniz
 	return true;
 }
 
-/*
- * ---- after the model --------------------------------------------------------------------------
- */
+/* After the model. */
 
 static bool check_decoder(struct reading *in, const struct doc *decoder) {
 	if (strcmp(type_of(decoder), "ByteLevel") == 0)
