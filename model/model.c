@@ -46,8 +46,13 @@ static bool read_labels(struct model *m, const char *json, size_t len, char *err
 	};
 	const char *name = doc_read_string(&r, "fathom_name", m->name);
 	const char *note = doc_read_string(&r, "fathom_note", "");
-	if (strlen(name) == 0 || strlen(name) >= sizeof m->name)
-		doc_fail(&r, "\"fathom_name\" must be 1 to %zu bytes long", sizeof m->name - 1);
+	/* Clients write NAME@6 for depth 6. */
+	if (strlen(name) == 0 || strlen(name) >= sizeof m->name
+	                || (name != m->name && strpbrk(name, "@ \t\r\n")))
+		doc_fail(&r,
+		                "\"fathom_name\" must be 1 to %zu bytes long, without \"@\" and "
+		                "spaces",
+		                sizeof m->name - 1);
 	if (strlen(note) >= sizeof m->note)
 		doc_fail(&r, "\"fathom_note\" must be at most %zu bytes long", sizeof m->note - 1);
 	if (!r.failed) {

@@ -206,6 +206,7 @@ TEST(what_is_missing_or_ill_formed_is_named) {
 	                "generation_config.json: \"top_p\"");
 	check_refused(NULL, "model.safetensors", "{}", "model.safetensors: too short");
 	check_refused("\"fathom_name\":\"\"", NULL, NULL, "\"fathom_name\"");
+	check_refused("\"fathom_name\":\"a@6\"", NULL, NULL, "without \"@\"");
 	CHECK(!open_folder("/nonexistent/folder"));
 	CHECK_STR(err,
 	                "/nonexistent/folder: config.json: cannot be opened: No such file or "
