@@ -611,6 +611,12 @@ const char *http_url(const struct http *http) {
 	return http->url;
 }
 
+const char *http_library(void) {
+	static char text[64];
+	snprintf(text, sizeof text, "libmicrohttpd %s", MHD_get_version());
+	return text;
+}
+
 int http_connections(const struct http *http) {
 	return http->n_connections;
 }

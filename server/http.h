@@ -59,6 +59,8 @@ int http_connections(const struct http *http); /* open now */
 int http_exchanges(const struct http *http);   /* begun and not done */
 /* Takes what waits in the backlog, then closes the listening socket. Connections go on. */
 void http_close_listener(struct http *http);
+/* "libmicrohttpd 0.9.75" */
+const char *http_library(void);
 /* Ends all exchanges and connections and frees all. Accepts NULL. */
 void http_close(struct http *http);
 
@@ -82,7 +84,7 @@ void exchange_drop_body(struct exchange *x);
 
 struct http_field {
 	const char *name;
-	char value[256];
+	char value[512];
 };
 
 /* Answers with the bytes of `body`, which is emptied. The exchange must not be answered already. */

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Nothing here allocates per token but the lists of tokens, and only if they were asked for. */
+#include "server/compose.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/clock.h"
+
+const char *compose_reason(enum depth_reason reason) {
+	static const char *const names[] = { [REASON_EXPLICIT] = "explicit",
+		[REASON_BUDGET] = "budget",
+		[REASON_OVERLOAD] = "overload",
+		[REASON_DEFAULT] = "default" };
+	return names[reason];
+}
+
+void compose_depth(const struct job *job, const struct subnet *subnet, enum depth_reason reason,
+                struct answer_change *changes, struct answer_depth *ret_depth) {
+	const struct plan *plan = &subnet->stack[STACK_DECODER];
+	*ret_depth = (struct answer_depth){ .used = plan->depth,
+		.of = plan->of,
+		.layers = plan->layers,
+		.rule = plan_rule_name(job->policy.rule),
+		.reason = compose_reason(reason),
+		.changes = changes };
+	snprintf(ret_depth->requested, sizeof ret_depth->requested, "%s", job->policy.requested);
+	for (int i = 0; changes && i < job->n_changes; i++) {
+		const struct job_change *c = &job->changes[i];
+		changes[i] = (struct answer_change){ c->at_token, c->plan.depth, c->plan.layers };
+		ret_depth->n_changes++;
+	}
+}
+
+static double between_ms(int64_t from_ns, int64_t to_ns) {
+	return from_ns && to_ns > from_ns ? clock_ms(to_ns - from_ns) : 0;
+}
+
+/* -1: no budget, else whether all that were set were met. */
+static int budget_met(const struct job *job, double total_ms) {
+	const struct job_times *t = &job->times;
+	int tokens = job->n_choices ? job->choices[0].published.n_tokens : 0;
+	double first = between_ms(t->received_ns, t->first_token_ns);
+	double rest = between_ms(t->first_token_ns, t->done_ns);
+	if (job->latency_budget_ms <= 0 && job->ttft_budget_ms <= 0 && job->tpot_budget_ms <= 0)
+		return -1;
+	if (job->latency_budget_ms > 0 && total_ms > job->latency_budget_ms)
+		return 0;
+	if (job->ttft_budget_ms > 0 && first > job->ttft_budget_ms)
+		return 0;
+	return job->tpot_budget_ms <= 0 || tokens < 2 || rest / (tokens - 1) <= job->tpot_budget_ms;
+}
+
+void compose_timings(const struct job *job, struct answer_timings *ret_timings) {
+	const struct job_times *t = &job->times;
+	double total = between_ms(t->received_ns, t->done_ns);
+	*ret_timings = (struct answer_timings){
+		.queue_ms = t->joined_ns ? between_ms(t->received_ns, t->joined_ns) : total,
+		.prefill_ms = job->prefill_ms,
+		.decode_ms = job->decode_ms,
+		.total_ms = total,
+		.predicted_ms = job->predicted_ms,
+		.budget_ms = job->latency_budget_ms > 0 ? job->latency_budget_ms : -1,
+		.predicted_tokens = job->predicted_tokens,
+		.budget_met = budget_met(job, total),
+	};
+}
+
+void compose_usage(const struct job *job, struct answer_usage *ret_usage) {
+	*ret_usage = (struct answer_usage){ 0 };
+	for (int i = 0; i < job->n_prompts; i++)
+		ret_usage->prompt_tokens += job->prompts[i].n_tokens;
+	for (int i = 0; i < job->n_choices; i++)
+		ret_usage->completion_tokens += job->choices[i].published.n_tokens;
+}
+
+static const char *token_bytes(const void *context, int32_t token, size_t *ret_len) {
+	return tokenizer_bytes(((const struct model *)context)->tokenizer, token, ret_len);
+}
+
+struct answer_vocab compose_vocab(const struct model *model) {
+	return (struct answer_vocab){ model, token_bytes };
+}
+
+/* ---- tokens ---- */
+
+bool token_list_init(struct token_list *list, size_t cap, int n_top) {
+	size_t tops;
+	*list = (struct token_list){ .cap = cap, .n_top = n_top };
+	if (__builtin_mul_overflow(cap, (size_t)n_top, &tops))
+		return false;
+	list->tokens = calloc(cap + 1, sizeof *list->tokens);
+	list->tops = calloc(tops + 1, sizeof *list->tops);
+	return list->tokens && list->tops;
+}
+
+void token_list_finish(struct token_list *list) {
+	free(list->tokens);
+	free(list->tops);
+	*list = (struct token_list){ 0 };
+}
+
+static struct answer_token *add_token(
+                struct token_list *list, const struct model *model, int32_t id) {
+	struct answer_token *token = &list->tokens[list->n++];
+	token->token = id;
+	token->bytes = tokenizer_bytes(model->tokenizer, id, &token->len);
+	if (!token->bytes) {
+		token->bytes = "";
+		token->len = 0;
+	}
+	token->text_offset = list->text_offset;
+	/* Characters are counted by their first bytes; special tokens leave no text. */
+	if (!tokenizer_is_special(model->tokenizer, id))
+		for (size_t i = 0; i < token->len; i++)
+			list->text_offset += ((unsigned char)token->bytes[i] & 0xc0) != 0x80;
+	return token;
+}
+
+static void add_logprob(struct token_list *list, struct answer_token *token, float logprob,
+                const struct token_logprob *tops) {
+	token->has_logprob = true;
+	token->logprob = logprob;
+	token->n_top = tops ? list->n_top : 0;
+	struct answer_top *to = list->tops + (list->n - 1) * (size_t)list->n_top;
+	for (int i = 0; i < token->n_top; i++)
+		to[i] = (struct answer_top){ tops[i].token, tops[i].logprob };
+	token->top = to;
+}
+
+void token_list_add_prompt(struct token_list *list, const struct model *model,
+                const struct job_prompt *prompt, int from, int to) {
+	for (int i = from; i < to; i++) {
+		struct answer_token *token = add_token(list, model, prompt->tokens[i]);
+		if (prompt->logprobs && (i > 0 || prompt->has_first))
+			add_logprob(list, token, prompt->logprobs[i],
+			                prompt->tops ? prompt->tops + (size_t)i * (size_t)list->n_top
+			                             : NULL);
+	}
+}
+
+void token_list_add_choice(struct token_list *list, const struct model *model,
+                const struct choice *choice, int from, int to) {
+	for (int i = from; i < to; i++) {
+		struct answer_token *token = add_token(list, model, choice->tokens[i]);
+		if (choice->logprobs)
+			add_logprob(list, token, choice->logprobs[i],
+			                choice->tops ? choice->tops + (size_t)i * (size_t)list->n_top
+			                             : NULL);
+	}
+}
+
+void compose_prompt_text(
+                const struct model *model, const struct job *job, int i, struct buffer *out) {
+	const struct job_prompt *prompt = &job->prompts[i];
+	if (job->kind != REQUEST_CHAT && job->request.inputs[i].text) {
+		buffer_append(out, job->request.inputs[i].text, job->request.inputs[i].text_len);
+		return;
+	}
+	for (int k = 0; k < prompt->n_tokens; k++) {
+		size_t len = 0;
+		const char *bytes = tokenizer_bytes(model->tokenizer, prompt->tokens[k], &len);
+		if (bytes && !tokenizer_is_special(model->tokenizer, prompt->tokens[k]))
+			buffer_append(out, bytes, len);
+	}
+}
+
+void compose_finish(const struct job *job, const struct choice *choice,
+                const struct choice_progress *seen, struct answer_choice *to) {
+	to->finish_reason = seen->finish == FINISH_STOP ? "stop" : "length";
+	to->finish_detail = seen->detail == DETAIL_DEADLINE ? "deadline"
+	                : seen->detail == DETAIL_BUDGET     ? "budget"
+	                                                    : NULL;
+	if (seen->finish == FINISH_STOP && choice->stop_index >= 0)
+		to->stop_reason = job->request.stops[choice->stop_index];
+}
+
+/* ---- warnings ---- */
+
+char **compose_warnings(const struct request *request, size_t *ret_n) {
+	*ret_n = 0;
+	if (request->n_unknown == 0)
+		return NULL;
+	char **warnings = calloc(request->n_unknown, sizeof *warnings);
+	for (size_t i = 0; warnings && i < request->n_unknown; i++) {
+		char *sentence;
+		if (asprintf(&sentence, "The field \"%s\" is not known here and was ignored.",
+		                    request->unknown[i])
+		                < 0)
+			break;
+		warnings[(*ret_n)++] = sentence;
+	}
+	return warnings;
+}
+
+void compose_warnings_free(char **warnings, size_t n) {
+	for (size_t i = 0; i < n; i++)
+		free(warnings[i]);
+	free(warnings);
+}
