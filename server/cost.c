@@ -224,20 +224,43 @@ static void complete(double *table) {
 /* Milliseconds per layer, row and 1,024 keys from the same step at an early and a late position. */
 static double attention_rate(double near_ms, double far_ms, int depth, int rows, int context) {
 	if (context <= 0 || rows <= 0 || depth <= 0)
-		return 0;
+		return -1;
 	return positive(far_ms - near_ms) / ((double)depth * rows * context / 1024);
+}
+
+/* What attention should cost by its share of a layer's bytes or arithmetic: `row_ms` a row. */
+static double plausible_rate(double measured, double share, double row_ms) {
+	double expected = share * row_ms;
+	if (measured < 0)
+		return expected;
+	if (expected <= 0)
+		return measured;
+	double low = expected / 3, high = expected * 8;
+	return measured < low ? low : measured > high ? high : measured;
+}
+
+static void fit_attention(const struct cost_samples *s, struct cost_model *cost) {
+	double decode = attention_rate(
+	                s->attend_near_ms, s->attend_far_ms, s->attend_depth, 1, s->attend_context);
+	double chunk = attention_rate(s->chunk_near_ms, s->chunk_far_ms, s->chunk_depth,
+	                s->chunk_rows, s->chunk_context);
+	/* A layer's time for each row, at the fewest and at the most rows measured. */
+	double few = 0, many = 0;
+	for (int i = 0; i < COST_POINTS; i++) {
+		if (s->deep_ms[i] < 0)
+			continue;
+		many = s->deep_ms[i] / s->deep[i] / cost_rows[i];
+		if (few == 0)
+			few = many;
+	}
+	cost->attention_ms = plausible_rate(decode, s->attend_share, few);
+	cost->chunk_attention_ms = plausible_rate(chunk, s->attend_share, many);
 }
 
 void cost_fit(const struct cost_samples *s, struct cost_model *ret_cost) {
 	struct cost_model cost = { .margin = 1, .answer_ratio = 1, .fitted = true };
 	double *layer = cost.layer_ms[STACK_DECODER];
-	cost.attention_ms = attention_rate(
-	                s->attend_near_ms, s->attend_far_ms, s->attend_depth, 1, s->attend_context);
-	cost.chunk_attention_ms = attention_rate(s->chunk_near_ms, s->chunk_far_ms, s->chunk_depth,
-	                s->chunk_rows, s->chunk_context);
-	if (s->chunk_rows == 0)
-		cost.chunk_attention_ms = cost.attention_ms;
-
+	fit_attention(s, &cost);
 	int first = -1, last = -1;
 	double base[COST_POINTS];
 	for (int i = 0; i < COST_POINTS; i++) {

@@ -111,6 +111,10 @@ struct cost_samples {
 	                deep[COST_POINTS]; /* depths; shallow < deep, or equal: one depth */
 	double shallow_ms[COST_POINTS], deep_ms[COST_POINTS];
 	double head_ms[COST_POINTS];
+	/* Bytes of 1,024 keys and values over the bytes of the weights of a layer: the same share of
+	 * arithmetic. Measured attention is kept near it, since the difference that shows it is
+	 * small. 0: unknown. */
+	double attend_share;
 	int attend_depth;   /* of the following */
 	int attend_context; /* position of the late row; 0: not measured */
 	double attend_near_ms, attend_far_ms;

@@ -28,8 +28,9 @@ struct engine_options {
 	const struct config *config;
 	struct team *team; /* shared by all engines of the process */
 	struct turn *turn;
-	struct metrics *metrics;
-	size_t kv_bytes; /* resolved: never 0 */
+	struct metrics *metrics; /* not NULL */
+	bool skip_warmup; /* no cost model: nothing is predicted and budgets choose nothing */
+	size_t kv_bytes;  /* resolved: never 0 */
 	void (*wake)(void *arg); /* called on the engine thread when the outbox or the state changed; must only signal */
 	void *wake_arg;
 };

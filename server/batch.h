@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The running batch: which sequences are open, what the next step holds, and what its logits
+ * become. It knows no queue, no lock and no other thread: the engine thread owns it. Times come in
+ * as arguments, but for the moment at which a token is out.
+ *
+ * A step holds one row for each running choice and chunks of the prompts that are not through, in
+ * the order in which their jobs joined. A job joins at a step boundary with a group: a prompt and
+ * the choices that share its blocks. More groups begin when there is room.
+ */
+#ifndef FATHOM_SERVER_BATCH_H
+#define FATHOM_SERVER_BATCH_H
+
+#include "config/config.h"
+#include "server/cost.h"
+#include "server/metrics.h"
+#include "server/ticket.h"
+
+struct batch;
+
+struct batch_options {
+	const struct config *config;
+	struct team *team;
+	struct metrics *metrics;
+	size_t kv_bytes;
+};
+
+struct batch *batch_create(const struct model *model, const struct batch_options *options,
+                char *err, size_t errlen);
+void batch_destroy(struct batch *b);
+
+struct workspace *batch_workspace(struct batch *b);
+struct sampler *batch_sampler(struct batch *b);
+const struct cost_limits *batch_limits(const struct batch *b);
+int batch_max_logit_rows(const struct batch *b);
+
+/* The running tickets, in the order in which they joined. */
+struct ticket *batch_running(const struct batch *b);
+int batch_jobs(const struct batch *b);
+int batch_sequences(const struct batch *b); /* open, and kept free for forks */
+
+/* Whether the next group of `t` fits now at `subnet`; always false if all its groups have begun. */
+bool batch_fits(const struct batch *b, const struct ticket *t, const struct subnet *subnet);
+bool batch_has_more(const struct ticket *t);
+
+/* A waiting ticket joins at t->subnet with its first group, which must fit. */
+void batch_join(struct batch *b, struct ticket *t, int64_t now_ns);
+/* The next group of a running ticket begins; it must fit. */
+void batch_begin_group(struct batch *b, struct ticket *t);
+
+/* What runs, as the cost model sees it; `without` (may be NULL) is left out. */
+void batch_load(const struct batch *b, const struct ticket *without, struct cost_load *ret_load);
+
+/*
+ * Ends what must not go on: tickets whose deadline has passed, and those that stop at their budget
+ * and would miss it if the next step took `step_ms`. Ended tickets leave as in batch_step.
+ */
+void batch_expire(struct batch *b, int64_t now_ns, double step_ms);
+
+/* Ends one running ticket with an error. It leaves as in batch_step. */
+void batch_fail(struct batch *b, struct ticket *t, const struct error *error);
+
+/* Goes on at a nested plan. */
+void batch_narrow(struct batch *b, struct ticket *t, const struct plan *plan);
+
+/* What a step did. */
+struct batch_stats {
+	struct cost_step step; /* `row_count` is valid until the next step */
+	int decode_rows, prompt_rows;
+};
+
+/* Runs one step. Something must be running. Allocates nothing. */
+void batch_step(struct batch *b, struct batch_stats *ret_stats);
+
+/* Takes a ticket that has ended (its report says JOB_DONE) out of the batch; NULL if none has. */
+struct ticket *batch_take_ended(struct batch *b);
+
+#endif

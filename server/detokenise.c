@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tokens become text: torn characters and stop strings. */
+#include "server/detokenise.h"
+
+#include <string.h>
+
+#include "model/unicode.h"
+
+void detokenise_begin(struct detokeniser *d, char *text) {
+	*d = (struct detokeniser){ .text = text };
+}
+
+void detokenise_add(struct detokeniser *d, const char *bytes, size_t len, char *scratch) {
+	memcpy(scratch, d->torn, d->n_torn);
+	memcpy(scratch + d->n_torn, bytes, len);
+	len += d->n_torn;
+	size_t whole = unicode_complete(scratch, len);
+	d->len += unicode_mend(scratch, whole, d->text + d->len);
+	d->n_torn = len - whole;
+	memcpy(d->torn, scratch + whole, d->n_torn);
+}
+
+void detokenise_end(struct detokeniser *d) {
+	d->len += unicode_mend(d->torn, d->n_torn, d->text + d->len);
+	d->n_torn = 0;
+}
+
+void detokenise_skip(struct detokeniser *d) {
+	d->searched = d->len;
+}
+
+int detokenise_stop(struct detokeniser *d, char *const *stops, const size_t *lens, size_t n) {
+	int found = -1;
+	const char *first = NULL;
+	for (size_t i = 0; i < n; i++) {
+		if (lens[i] == 0)
+			continue;
+		size_t from = d->searched < lens[i] ? 0 : d->searched - lens[i] + 1;
+		const char *at = memmem(d->text + from, d->len - from, stops[i], lens[i]);
+		if (at && (!first || at < first)) {
+			first = at;
+			found = (int)i;
+		}
+	}
+	if (first) {
+		d->len = (size_t)(first - d->text);
+		d->n_torn = 0;
+	}
+	d->searched = d->len;
+	return found;
+}
+
+size_t detokenise_shown(
+                const struct detokeniser *d, char *const *stops, const size_t *lens, size_t n) {
+	size_t held = 0;
+	for (size_t i = 0; i < n; i++) {
+		size_t k = lens[i] > 0 ? lens[i] - 1 : 0;
+		if (k > d->len)
+			k = d->len;
+		while (k > held && memcmp(d->text + d->len - k, stops[i], k) != 0)
+			k--;
+		if (k > held)
+			held = k;
+	}
+	return d->len - held;
+}

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What requests teach the cost model, and stepping down while they run. */
+#include "server/clock.h"
+#include "server/engine_parts.h"
+
+const char *engine_reason_name(enum depth_reason reason) {
+	static const char *const names[] = { [REASON_EXPLICIT] = "explicit",
+		[REASON_BUDGET] = "budget",
+		[REASON_OVERLOAD] = "overload",
+		[REASON_DEFAULT] = "default" };
+	return names[reason];
+}
+
+static int most_tokens(const struct ticket *t) {
+	int most = 0;
+	for (int i = 0; i < t->job->n_choices; i++)
+		most = t->progress[i].n_tokens > most ? t->progress[i].n_tokens : most;
+	return most;
+}
+
+/* What joining predicted for an answer of `tokens` tokens. */
+static double predicted_for(const struct ticket *t, int tokens) {
+	const struct cost_time *p = &t->predicted;
+	if (tokens <= 1)
+		return p->first_ms;
+	if (t->predicted_tokens <= 1)
+		return p->first_ms + p->token_ms * (tokens - 1);
+	return p->first_ms + (p->total_ms - p->first_ms) * (tokens - 1) / (t->predicted_tokens - 1);
+}
+
+static bool was_cut(const struct ticket *t) {
+	for (int i = 0; i < t->job->n_choices; i++) {
+		if (t->progress[i].detail != DETAIL_NONE)
+			return true;
+	}
+	return false;
+}
+
+static void learn_lengths(struct engine *engine, const struct ticket *t) {
+	const struct job *job = t->job;
+	/* Only a default limit is planned by the learnt length. */
+	if (job->max_tokens == 0 || job->request.max_tokens.set)
+		return;
+	for (int i = 0; i < job->n_choices; i++)
+		cost_learn_length(&engine->history, &engine->cost,
+		                (double)t->progress[i].n_tokens / job->max_tokens);
+}
+
+static void count_budget(struct engine *engine, const struct ticket *t) {
+	const struct job *job = t->job;
+	const struct job_times *times = &t->report.times;
+	struct scheduler_budget budget = admission_budget(job, 0);
+	if (!scheduler_has_budget(&budget))
+		return;
+	int tokens = most_tokens(t);
+	struct cost_time actual = { .total_ms = clock_ms(times->done_ns - times->received_ns) };
+	actual.first_ms = times->first_token_ns > 0
+	                ? clock_ms(times->first_token_ns - times->received_ns)
+	                : actual.total_ms;
+	actual.token_ms = tokens > 1 ? t->report.decode_ms / (tokens - 1) : 0;
+	metrics_budget(engine->metrics, scheduler_fits(&budget, &actual, 1));
+}
+
+void engine_learn(struct engine *engine, const struct ticket *t) {
+	const struct job *job = t->job;
+	const struct job_times *times = &t->report.times;
+	int depth = job->subnet.stack[STACK_DECODER].depth, tokens = 0, prompt = 0;
+	for (int i = 0; i < job->n_choices; i++)
+		tokens += t->progress[i].n_tokens;
+	for (int i = 0; i < job->n_prompts; i++)
+		prompt += job->prompts[i].n_tokens;
+	metrics_tokens(engine->metrics, prompt, tokens, depth);
+	metrics_job_done(engine->metrics, depth,
+	                clock_ms(times->done_ns - times->received_ns) * 1e-3);
+	if (job->error.code != ERROR_NONE)
+		return;
+	count_budget(engine, t);
+	double predicted = predicted_for(t, most_tokens(t));
+	if (was_cut(t) || !engine->cost.fitted || predicted <= 0)
+		return;
+	double ratio = clock_ms(times->done_ns - times->joined_ns) / predicted;
+	/* One that stepped down would have been late. */
+	if (t->late_ratio > 0)
+		ratio = t->late_ratio > engine->cost.margin ? t->late_ratio : engine->cost.margin;
+	metrics_prediction(engine->metrics, ratio);
+	cost_learn_ratio(&engine->history, &engine->cost, ratio);
+	learn_lengths(engine, t);
+}
+
+/* ---- stepping down ---- */
+
+/* What is left of a running ticket. */
+static void work_left(const struct ticket *t, struct cost_work *ret_work) {
+	const struct job *job = t->job;
+	struct cost_work work = { .plan = &t->subnet.stack[STACK_DECODER] };
+	int tokens = most_tokens(t);
+	for (int i = 0; i < job->n_prompts; i++) {
+		if (job->prompts[i].n_tokens > work.longest_prompt)
+			work.longest_prompt = job->prompts[i].n_tokens;
+		if (!t->prompts[i].through)
+			work.prompt_tokens += job->prompts[i].n_tokens - t->prompts[i].fed;
+	}
+	for (int i = 0; i < job->n_choices; i++)
+		work.choices += t->progress[i].finish == FINISH_NONE;
+	work.longest_prompt += tokens;
+	int left = t->predicted_tokens - tokens;
+	work.output_tokens = left > 0 ? left : 1;
+	/* cost_predict gives the first token to the prompt's last step. */
+	if (work.prompt_tokens == 0)
+		work.output_tokens++;
+	*ret_work = work;
+}
+
+void engine_step_down(struct engine *engine, struct ticket *t, int64_t now_ns) {
+	const struct job *job = t->job;
+	int changes = (int)(sizeof job->changes / sizeof job->changes[0]);
+	if (!job->policy.automatic || !job->policy.allow_step_down || job->want_prompt_logprobs
+	                || t->report.n_changes == changes || !engine->cost.fitted)
+		return;
+	double spent_ms = clock_ms(now_ns - t->report.times.received_ns);
+	struct scheduler_progress progress = { .cost = &engine->cost,
+		.limits = &engine->admission.limits,
+		.budget = admission_budget(job, spent_ms),
+		.rule = job->policy.rule,
+		.min_depth = job->policy.min_depth };
+	if (t->report.times.first_token_ns > 0)
+		progress.budget.ttft_ms = 0;
+	if (!scheduler_has_budget(&progress.budget))
+		return;
+	struct cost_load load;
+	struct plan plan;
+	batch_load(engine->batch, t, &load);
+	progress.load = &load;
+	work_left(t, &progress.work);
+	if (!scheduler_step_down(&progress, &plan))
+		return;
+	double expected = predicted_for(t, most_tokens(t));
+	if (t->late_ratio <= 0 && expected > 0)
+		t->late_ratio = clock_ms(now_ns - t->report.times.joined_ns) / expected;
+	batch_narrow(engine->batch, t, &plan);
+}

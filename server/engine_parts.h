@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Between the files of the engine: engine.c (what other threads call) and engine_thread.c (what the
+ * engine thread does). Who may touch a member is said at its group.
+ */
+#ifndef FATHOM_SERVER_ENGINE_PARTS_H
+#define FATHOM_SERVER_ENGINE_PARTS_H
+
+#include <pthread.h>
+
+#include "server/admission.h"
+#include "server/batch.h"
+#include "server/engine.h"
+
+/* How much waits. */
+struct queue_sum {
+	int jobs, sequences;
+	int64_t tokens;
+};
+
+struct engine {
+	/* constant after creation */
+	struct model *model;
+	const struct config *config;
+	struct metrics *metrics;
+	struct turn *turn;
+	void (*wake)(void *arg);
+	void *wake_arg;
+	bool skip_warmup;
+	struct admission admission;
+	pthread_t thread;
+
+	/* under `lock`: the mailbox and what the loop may see */
+	pthread_mutex_t lock;
+	pthread_cond_t called; /* the engine has something to do */
+	struct ticket *inbox, **inbox_last;
+	struct ticket *outbox, **outbox_last;
+	bool cancels; /* some ticket's `cancel` is set */
+	bool stopping;
+	struct queue_sum queued; /* submitted and not joined */
+	struct snapshot snapshot;
+	struct cost_load load;
+
+	/* engine thread */
+	struct batch *batch;
+	struct ticket *waiting; /* in no order */
+	struct ticket *ended;   /* to be posted */
+	struct queue_sum waiting_sum;
+	struct queue_sum left; /* of the queue since the last publication */
+	double waiting_prompt_ms;
+	struct cost_model cost;
+	struct cost_history history;
+	double step_ms; /* predicted for the last step */
+};
+
+void *engine_thread(void *arg);
+
+/* engine_learn.c: what a finished ticket teaches, and who falls behind. Engine thread. */
+void engine_learn(struct engine *engine, const struct ticket *t);
+void engine_step_down(struct engine *engine, struct ticket *t, int64_t now_ns);
+const char *engine_reason_name(enum depth_reason reason);
+
+#endif

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The engine's record of a job: its memory, and what passes between the two threads. */
+#include "server/ticket.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct ticket *ticket_create(struct job *job) {
+	struct ticket *t = calloc(1, sizeof *t);
+	if (!t)
+		return NULL;
+	size_t choices = (size_t)job->n_choices + 1; /* never an empty array */
+	t->job = job;
+	t->prompts = calloc((size_t)job->n_prompts + 1, sizeof *t->prompts);
+	t->choices = calloc(choices, sizeof *t->choices);
+	t->progress = calloc(choices, sizeof *t->progress);
+	t->mail = calloc(choices, sizeof *t->mail);
+	if (!t->prompts || !t->choices || !t->progress || !t->mail) {
+		ticket_destroy(t);
+		return NULL;
+	}
+	t->report.times = job->times;
+	for (int i = 0; i < job->n_choices; i++)
+		detokenise_begin(&t->choices[i].text, job->choices[i].text);
+	return t;
+}
+
+void ticket_destroy(struct ticket *t) {
+	if (!t)
+		return;
+	free(t->prompts);
+	free(t->choices);
+	free(t->progress);
+	free(t->mail);
+	free(t);
+}
+
+bool ticket_has_token(const struct ticket *t) {
+	for (int i = 0; i < t->job->n_choices; i++) {
+		if (t->progress[i].n_tokens > 0)
+			return true;
+	}
+	return false;
+}
+
+void ticket_publish(struct ticket *t) {
+	memcpy(t->mail, t->progress, (size_t)t->job->n_choices * sizeof *t->mail);
+	t->mail_report = t->report;
+	t->news = false;
+}
+
+static double mean_logprob(const struct choice *c) {
+	int n = c->published.n_tokens;
+	return n > 0 ? c->logprob_sum / n : -1e300;
+}
+
+/* Puts the n best of each prompt's best_of choices first; equal ones keep their order. */
+static void sort_choices(struct job *job) {
+	for (int p = 0; p < job->n_prompts; p++) {
+		for (int k = 0; k < job->n; k++) {
+			int to = p * job->n + k, best = p * job->best_of + k;
+			for (int i = best + 1; i < (p + 1) * job->best_of; i++) {
+				if (mean_logprob(&job->choices[i])
+				                > mean_logprob(&job->choices[best]))
+					best = i;
+			}
+			/* Those between move one up, so that their order stays. */
+			struct choice chosen = job->choices[best];
+			memmove(&job->choices[to + 1], &job->choices[to],
+			                (size_t)(best - to) * sizeof chosen);
+			job->choices[to] = chosen;
+		}
+	}
+}
+
+void ticket_deliver(struct ticket *t) {
+	struct job *job = t->job;
+	const struct run_report *r = &t->mail_report;
+	for (int i = 0; i < job->n_choices; i++)
+		job->choices[i].published = t->mail[i];
+	job->state = r->state;
+	job->n_changes = r->n_changes;
+	job->times = r->times;
+	job->prefill_ms = r->prefill_ms;
+	job->decode_ms = r->decode_ms;
+	if (r->state == JOB_DONE && job->best_of > job->n)
+		sort_choices(job);
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Warm-up: measures what the cost model is fitted to, on a batch that runs nothing yet. Engine
+ * thread. It also touches weights and scratch, so that the first request finds them in memory.
+ */
+#ifndef FATHOM_SERVER_WARMUP_H
+#define FATHOM_SERVER_WARMUP_H
+
+#include "server/batch.h"
+
+/*
+ * Takes some hundred milliseconds for a small model and a few seconds for a large one.
+ * `keep_going(arg)` is asked between steps; when it says no, the rest is left unmeasured.
+ */
+void warmup_measure(struct batch *b, const struct model *model, bool (*keep_going)(void *arg),
+                void *arg, struct cost_samples *ret_samples);
+
+#endif
