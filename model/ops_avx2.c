@@ -11,7 +11,7 @@
 typedef __m256 vec;
 typedef __m256 vec_mask;
 
-enum { LANES = 8, PANEL = 16, ROWS_MAX = 6 };
+enum { LANES = 8, PANEL = 16, ROWS_MAX = 6, K_SLICE = 512 };
 #define TILE_EACH(T) T(1) T(2) T(3) T(4) T(5) T(6)
 
 static inline vec vec_zero(void) {

@@ -11,7 +11,7 @@
 typedef __m512 vec;
 typedef __mmask16 vec_mask;
 
-enum { LANES = 16, PANEL = 32, ROWS_MAX = 12 };
+enum { LANES = 16, PANEL = 32, ROWS_MAX = 12, K_SLICE = 512 };
 #define TILE_EACH(T) T(1) T(2) T(3) T(4) T(5) T(6) T(7) T(8) T(9) T(10) T(11) T(12)
 
 static inline vec vec_zero(void) {

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The kernels of an overlay, written once over its vectors (vec, LANES, PANEL, ROWS_MAX and the
- * vec_ and lanes_ functions). 16 virtual lanes are GROUP vectors. Blocking follows what was
- * measured: see bench/README.md.
+ * The kernels of an overlay, written once over its vectors (vec, LANES, PANEL, ROWS_MAX, K_SLICE and
+ * the vec_ and lanes_ functions). 16 virtual lanes are GROUP vectors. How rows and inputs are blocked
+ * changes the time and never a bit: partial sums are kept as f32 and go on where they stopped.
  */
 #include "model/vector_tile.h"
 
 enum {
 	GROUP = LANES_FIXED / LANES,
-	K_SLICE = 8192 / PANEL, /* values of k in a slice of weights: 32 KiB */
-	ROW_BLOCK = 128,        /* rows that share one pass over the weights */
-	PREFETCHERS = 3,        /* row groups that together fetch the next slice */
+	ROW_BLOCK = 128,      /* rows that share one pass over the weights */
+	ROWS_FEW = 36,        /* up to here every row of x stays in cache by itself */
+	K_BLOCK = 1024,       /* beyond, inputs at a time: their part of x stays in L2 ... */
+	PANELS_AT_ONCE = 4,   /* ... while it is used for this many panels */
+	PREFETCHERS = 3,      /* groups of rows that together fetch the next slice */
+	PREFETCH_AHEAD = 8192 /* bytes, where all rows are one group */
 };
 
 static size_t vec_matrix_bytes(int n_out, int n_in) {
@@ -61,49 +64,80 @@ static void linear_finish(
 	}
 }
 
+/* Where a panel's weights for input k are. */
+static const float *weights_at(const struct linear *l, int panel, int k) {
+	return l->w->data + ((size_t)panel * (size_t)l->w->n_in + (size_t)k) * PANEL;
+}
+
 /*
- * `rows` rows times one panel. Up to ROWS_MAX rows go through all of k at once; more are cut into
- * equal groups that share each slice of the panel while it is in cache.
+ * Adds the products of `count` inputs from k on to the sums of `rows` rows, cut into equal groups of
+ * at most ROWS_MAX. The first groups fetch the slice at `next` (NULL: none) while they compute: at
+ * few rows memory and arithmetic take about as long, and must run at the same time.
  */
-static void linear_panel(
-                const struct linear *l, int panel, int end_panel, int first_row, int rows) {
-	_Alignas(64) float sums[ROW_BLOCK * PANEL];
-	int n_in = l->w->n_in, groups = (rows + ROWS_MAX - 1) / ROWS_MAX;
-	int slice = groups == 1 ? n_in : K_SLICE;
+static void linear_slice(const struct linear *l, int panel, int k, int count, const float *next,
+                int first_row, int rows, float *sums) {
+	const int step_lines = TILE_STEP * PANEL * (int)sizeof(float) / 64;
+	int groups = (rows + ROWS_MAX - 1) / ROWS_MAX;
 	int helpers = groups < PREFETCHERS ? groups : PREFETCHERS;
-	const float *weights = l->w->data + (size_t)panel * PANEL * (size_t)n_in;
-	const float *end = l->w->data + (size_t)end_panel * PANEL * (size_t)n_in;
-	for (int k = 0; k < n_in; k += slice) {
-		struct tile t = { .ldc = PANEL, .ldx = l->ldx, .ldb = PANEL, .fresh = k == 0 };
-		t.b = weights + (size_t)k * PANEL;
-		t.count = n_in - k < slice ? n_in - k : slice;
-		const float *next = t.b + (size_t)t.count * PANEL;
-		int step_lines = TILE_STEP * PANEL * (int)sizeof(float) / 64;
-		for (int g = 0; g < groups; g++) {
-			int row, row_end, line = 0, line_end = 0;
-			row = rows * g / groups;
-			row_end = rows * (g + 1) / groups;
-			if (groups > 1 && g < helpers && next < end) {
-				line = step_lines * g / helpers;
-				line_end = step_lines * (g + 1) / helpers;
+	struct tile t = { .ldc = PANEL, .ldx = l->ldx, .ldb = PANEL, .count = count };
+	t.fresh = k == 0;
+	t.b = weights_at(l, panel, k);
+	if (groups == 1) /* a few rows wait for memory alone, and the hardware's prefetch is best */
+		next = rows > ROWS_MAX / 2 ? t.b + PREFETCH_AHEAD / sizeof(float) : NULL;
+	for (int g = 0; g < groups; g++) {
+		int row = rows * g / groups, end = rows * (g + 1) / groups;
+		int line = step_lines * g / helpers, line_end = step_lines * (g + 1) / helpers;
+		t.ahead = (const char *)next + line * 64;
+		t.lines = next && g < helpers ? line_end - line : 0;
+		t.c = sums + row * PANEL;
+		t.x = l->x + (size_t)(first_row + row) * l->ldx + k;
+		tiles_pair[end - row](&t);
+	}
+}
+
+/*
+ * Up to ROW_BLOCK rows times the panels [panel, end), at most PANELS_AT_ONCE; `last`: where the
+ * caller's panels end. Few rows take all of k in one slice (one group) or in slices that stay in
+ * cache for all groups; many rows go over blocks of k, and over all panels in each.
+ */
+static void linear_block(
+                const struct linear *l, int panel, int end, int last, int first_row, int rows) {
+	_Alignas(64) float sums[PANELS_AT_ONCE][ROW_BLOCK * PANEL];
+	int n_in = l->w->n_in, block = rows > ROWS_FEW ? K_BLOCK : n_in;
+	int slice = rows <= ROWS_MAX ? n_in : K_SLICE;
+	for (int from = 0; from < n_in; from += block) {
+		int to = n_in - from < block ? n_in : from + block;
+		for (int p = panel; p < end; p++) {
+			for (int k = from; k < to; k += slice) {
+				int count = to - k < slice ? to - k : slice;
+				const float *next = NULL;
+				if (k + count < to)
+					next = weights_at(l, p, k + count);
+				else if (p + 1 < end)
+					next = weights_at(l, p + 1, from);
+				else if (to < n_in)
+					next = weights_at(l, panel, to);
+				else if (end < last)
+					next = weights_at(l, end, 0);
+				linear_slice(l, p, k, count, next, first_row, rows,
+				                sums[p - panel]);
 			}
-			t.ahead = (const char *)next + line * 64;
-			t.lines = line_end - line;
-			t.c = sums + row * PANEL;
-			t.x = l->x + (size_t)(first_row + row) * l->ldx + k;
-			tiles_pair[row_end - row](&t);
 		}
 	}
-	linear_finish(l, panel, first_row, rows, sums);
+	for (int p = panel; p < end; p++)
+		linear_finish(l, p, first_row, rows, sums[p - panel]);
 }
 
 static void vec_linear(const struct linear *l, int first_panel, int end_panel) {
 	int blocks = (l->rows + ROW_BLOCK - 1) / ROW_BLOCK;
 	for (int b = 0; b < blocks; b++) {
-		int first = (int)((long)l->rows * b / blocks);
-		int end = (int)((long)l->rows * (b + 1) / blocks);
-		for (int panel = first_panel; panel < end_panel; panel++)
-			linear_panel(l, panel, end_panel, first, end - first);
+		int row = (int)((long)l->rows * b / blocks);
+		int rows = (int)((long)l->rows * (b + 1) / blocks) - row;
+		int step = rows > ROWS_FEW ? PANELS_AT_ONCE : 1;
+		for (int panel = first_panel; panel < end_panel; panel += step) {
+			int end = end_panel - panel < step ? end_panel : panel + step;
+			linear_block(l, panel, end, end_panel, row, rows);
+		}
 	}
 }
 
