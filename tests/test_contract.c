@@ -9,25 +9,7 @@
 #include "proto/fields.h"
 #include "proto/openapi.h"
 #include "tests/check.h"
-
-/* The defaults that the contract's bounds are about. */
-static const struct request_limits limits = {
-	.body_bytes = 1 << 20,
-	.json_depth = 64,
-	.json_values = 100000,
-	.prompts = 32,
-	.n = 8,
-	.best_of = 8,
-	.beams = 16,
-	.stops = 16,
-	.stop_bytes = 256,
-	.logit_bias = 300,
-	.top_logprobs = 20,
-	.max_tokens = 1000000,
-	.deadline_ms = 600000,
-	.priority_min = -10,
-	.priority_max = 10,
-};
+#include "tests/documented_limits.h"
 
 static const struct {
 	enum request_kind kind;

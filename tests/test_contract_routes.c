@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The contract's paths against the server's table of routes, both ways. */
+/* The contract against the server: paths and the table of routes, bounds and configured limits. */
 #include <jansson.h>
 #include <strings.h>
 
 #include "proto/openapi.h"
 #include "server/routes.h"
+#include "server/submit.h"
 #include "tests/check.h"
+#include "tests/documented_limits.h"
 
 static json_t *paths(void) {
 	static json_t *root;
@@ -74,4 +76,26 @@ TEST(admin_routes_are_marked) {
 		if ((mark != NULL) != (routes_at(i)->listeners == LISTENER_ADMIN))
 			check_fail(__FILE__, __LINE__, "%s", routes_at(i)->pattern);
 	}
+}
+
+TEST(limits_without_configuration_are_the_documented_ones) {
+	char *argv[] = { NULL }, *environment[] = { NULL }, err[256];
+	struct config config;
+	struct request_limits got;
+	bool help;
+	CHECK(config_load(&config, 0, argv, environment, &help, NULL, 0, err, sizeof err));
+	submit_limits(&config, &got);
+	config_finish(&config);
+	CHECK_INT(got.body_bytes, limits.body_bytes);
+	CHECK_INT(got.json_depth, limits.json_depth);
+	CHECK_INT(got.json_values, limits.json_values);
+	CHECK_INT(got.prompts, limits.prompts);
+	CHECK_INT(got.n, limits.n);
+	CHECK_INT(got.best_of, limits.best_of);
+	CHECK_INT(got.stops, limits.stops);
+	CHECK_INT(got.stop_bytes, limits.stop_bytes);
+	CHECK_INT(got.logit_bias, limits.logit_bias);
+	CHECK_INT(got.top_logprobs, limits.top_logprobs);
+	CHECK_INT(got.max_tokens, limits.max_tokens);
+	CHECK(got.deadline_ms == limits.deadline_ms);
 }
