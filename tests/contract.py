@@ -3,6 +3,7 @@
 """Holds a running server against its own contract, in both directions.
 
     contract.py URL [--key KEY]
+    contract.py --serve BINARY FOLDER     starts the server itself
 
 Reads URL/openapi.json, calls every route that it documents (except those of the admin listener),
 and checks of each answer that its status and content type are documented and that its body has
@@ -10,8 +11,10 @@ exactly the fields of its schema. Prints TAP; exits non-zero if something does n
 the standard library.
 """
 import argparse
+import contextlib
 import http.client
 import json
+import subprocess
 import sys
 import urllib.parse
 
@@ -261,12 +264,7 @@ def check_unknown(server):
         yield f'status {status}: {text[:200]}'
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('url')
-    parser.add_argument('--key')
-    args = parser.parse_args()
-    server = Server(args.url, args.key)
+def run(server):
     contract = Contract(json.loads(server.call('GET', '/openapi.json')[2]))
     report = Report()
 
@@ -291,7 +289,35 @@ def main():
             report.add(f'HEAD {path}', check_head(contract, server, path))
     report.add('an unknown path names the nearest', check_unknown(server))
     print(f'1..{report.number}')
-    sys.exit(1 if report.failed else 0)
+    return report.failed == 0
+
+
+@contextlib.contextmanager
+def started(binary, folder):
+    """The address of a server that ends with this context."""
+    command = [binary, 'serve', '--model', folder, '--port', '0', '--chat-template', 'plain']
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                          text=True) as process:
+        try:
+            words = process.stdout.readline().split()
+            if not words:
+                sys.exit(f'{binary} did not start')
+            yield words[-1]
+        finally:
+            process.terminate()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser.add_argument('url', nargs='?')
+    parser.add_argument('--key')
+    parser.add_argument('--serve', nargs=2, metavar=('BINARY', 'FOLDER'))
+    args = parser.parse_args()
+    if bool(args.url) == bool(args.serve):
+        parser.error('give a URL or --serve')
+    with started(*args.serve) if args.serve else contextlib.nullcontext(args.url) as url:
+        held = run(Server(url, args.key))
+    sys.exit(0 if held else 1)
 
 
 if __name__ == '__main__':
