@@ -91,14 +91,9 @@ TEST(the_gpt2_pattern_cuts_words_numbers_and_signs) {
 
 TEST(the_mongolian_vowel_separator_is_not_white_space) {
 	struct pretoken *p = gpt2();
-	cuts_to(p,
-	                "  \xe1\xa0\x8e"
-	                "a",
-	                " | \xe1\xa0\x8e|a");
-	cuts_to(p,
-	                "\xc2\x85\xc2\xa0"
-	                "a",
-	                "\xc2\x85|\xc2\xa0|a");
+	cuts_to(p, "  \xe1\xa0\x8e+", " | \xe1\xa0\x8e+");
+	cuts_to(p, "!\xe1\xa0\x8e!", "!\xe1\xa0\x8e!");
+	cuts_to(p, "\xc2\x85\xc2\xa0+", "\xc2\x85|\xc2\xa0|+");
 	pretoken_destroy(p);
 }
 
@@ -258,9 +253,11 @@ TEST(tokens_that_are_not_normalized_are_looked_for_first) {
 	toy_make();
 	toy_json("", "", "",
 	                ",\"added_tokens\":[" ADDED(256, "abc", ",\"normalized\":true") "," ADDED(
-	                                257, "cd", ",\"normalized\":false") "]");
+	                                257, "cd", ",\"normalized\":false") "," ADDED(258, "ax",
+	                                ",\"normalized\":false") "]");
 	struct tokenizer *t = toy_open();
 	encodes_to(t, "abcd", false, "97 98 257");
+	encodes_to(t, "abce", false, "256 101");
 	tokenizer_close(t);
 }
 
