@@ -6,9 +6,11 @@
 
 /* ---- order ---- */
 
+/* The classes gained by waiting double with every further period: 1, 3, 7, 15, ... so that the
+ * widest range of priorities is crossed in minutes. */
 static double class_of(const struct scheduler_entry *e, double now_ms) {
 	double waited = now_ms > e->arrival_ms ? now_ms - e->arrival_ms : 0;
-	return e->priority - floor(waited / SCHEDULER_AGING_MS);
+	return e->priority - (exp2(floor(waited / SCHEDULER_AGING_MS)) - 1);
 }
 
 /* The latest moment at which work must begin. */

@@ -17,8 +17,7 @@
 enum {
 	SCHEDULER_PATIENCE_MS =
 	                10000,      /* a request without a budget is due this long after arrival */
-	SCHEDULER_AGING_MS = 10000, /* waiting this long makes a request one priority class more
-	                                  urgent */
+	SCHEDULER_AGING_MS = 10000, /* each such time of waiting makes a request more urgent */
 };
 
 /* A request that could join. */
