@@ -20,16 +20,12 @@ enum { UNKNOWN_LISTED = 16, UNKNOWN_BYTES = 64 };
 
 static bool bad_json(struct error *e, const json_error_t *json) {
 	const char *why = json->text;
-	switch (json_error_code(json)) {
-	case json_error_out_of_memory:
+	bool memory = json_error_code(json) == json_error_out_of_memory;
+	if (memory || !why[0]) /* of some of its allocations jansson says nothing */
 		return error_set(e, ERROR_INTERNAL, NULL, "Memory ran out while reading the body.");
-	case json_error_null_character:
-	case json_error_null_byte_in_key:
+	if (json_error_code(json) == json_error_null_character
+	                || json_error_code(json) == json_error_null_byte_in_key)
 		why = "strings may not hold \\u0000";
-		break;
-	default:
-		break;
-	}
 	return error_set(e, ERROR_INVALID_JSON, NULL,
 	                "The body is not valid JSON: %s (line %d, column %d).", why,
 	                json->line > 0 ? json->line : 1, json->column > 0 ? json->column : 1);
