@@ -94,7 +94,7 @@ static void escape(struct buffer *b, unsigned char c) {
 void buffer_json_string(struct buffer *b, const char *s, size_t len) {
 	buffer_append(b, "\"", 1);
 	if (len == 0)
-		s = ""; /* it may be NULL then */
+		s = "";          /* it may be NULL then */
 	size_t start = 0, i = 0; /* s[start..i) is to be copied as it is */
 	while (i < len) {
 		unsigned char c = (unsigned char)s[i];
