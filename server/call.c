@@ -201,6 +201,8 @@ static bool check_state(struct call *call) {
 static bool check(struct call *call) {
 	const char *method = exchange_method(call->x), *path = exchange_path(call->x);
 	const char *refusal = exchange_refusal(call->x);
+	const char *pattern = routes_pattern(call->admin, path);
+	call->pattern = pattern ? pattern : "other";
 	if (refusal)
 		return error_set(&call->error, ERROR_INVALID_REQUEST, NULL, "%s", refusal);
 	call->route = routes_find(call->admin, method, path);
@@ -306,9 +308,8 @@ static void write_log(const struct call *call, int status, bool complete) {
 	log_event(probe ? LOG_DEBUG : LOG_INFO, "request",
 	                { "request_id", LOG_STR(call->request_id) },
 	                { "method", LOG_STR(exchange_method(call->x)) },
-	                { "route", LOG_STR(call->route ? call->route->pattern : "other") },
-	                { "status", LOG_INT(status) }, { "complete", LOG_BOOL(complete) },
-	                { "depth", LOG_INT(s->depth) },
+	                { "route", LOG_STR(call->pattern) }, { "status", LOG_INT(status) },
+	                { "complete", LOG_BOOL(complete) }, { "depth", LOG_INT(s->depth) },
 	                { "prompt_tokens", LOG_INT(s->prompt_tokens) },
 	                { "tokens", LOG_INT(s->tokens) }, { "queue_ms", LOG_F64(s->queue_ms) },
 	                { "prefill_ms", LOG_F64(s->prefill_ms) },
@@ -331,8 +332,7 @@ static void done(void *arg, struct exchange *x, bool complete) {
 	submit_end(call); /* before the log line: it sums up an answer that was cut */
 	write_log(call, status, complete);
 	if (server->metrics)
-		metrics_request(server->metrics, call->route ? call->route->pattern : "other",
-		                status);
+		metrics_request(server->metrics, call->pattern, status);
 	if (call->reloading)
 		reload_forget(server, call);
 	if (call->prev)

@@ -33,6 +33,7 @@ struct call {
 	struct exchange *x;
 	bool admin;                /* came through the admin listener */
 	const struct route *route; /* NULL: none */
+	const char *pattern;       /* of the path, for log and metrics; "other" */
 	char request_id[132];
 	bool own_id; /* the server made it */
 	char traceparent[64];

@@ -111,11 +111,15 @@ static struct answer_token *add_token(
 		token->len = 0;
 	}
 	token->text_offset = list->text_offset;
-	/* Characters are counted by their first bytes; special tokens leave no text. */
-	if (!tokenizer_is_special(model->tokenizer, id))
-		for (size_t i = 0; i < token->len; i++)
-			list->text_offset += ((unsigned char)token->bytes[i] & 0xc0) != 0x80;
 	return token;
+}
+
+/* Characters of well-formed UTF-8 (of ill-formed: about), counted by their first bytes. */
+static size_t characters(const char *s, size_t len) {
+	size_t n = 0;
+	for (size_t i = 0; i < len; i++)
+		n += ((unsigned char)s[i] & 0xc0) != 0x80;
+	return n;
 }
 
 static void add_logprob(struct token_list *list, struct answer_token *token, float logprob,
@@ -133,6 +137,8 @@ void token_list_add_prompt(struct token_list *list, const struct model *model,
                 const struct job_prompt *prompt, int from, int to) {
 	for (int i = from; i < to; i++) {
 		struct answer_token *token = add_token(list, model, prompt->tokens[i]);
+		if (!tokenizer_is_special(model->tokenizer, token->token)) /* they leave no text */
+			list->text_offset += characters(token->bytes, token->len);
 		if (prompt->logprobs && (i > 0 || prompt->has_first))
 			add_logprob(list, token, prompt->logprobs[i],
 			                prompt->tops ? prompt->tops + (size_t)i * (size_t)list->n_top
@@ -141,9 +147,15 @@ void token_list_add_prompt(struct token_list *list, const struct model *model,
 }
 
 void token_list_add_choice(struct token_list *list, const struct model *model,
-                const struct choice *choice, int from, int to) {
+                const struct choice *choice, size_t text_len, int from, int to) {
+	const size_t *ends = choice->token_text_end;
 	for (int i = from; i < to; i++) {
 		struct answer_token *token = add_token(list, model, choice->tokens[i]);
+		size_t begin = ends && i > 0 && ends[i - 1] < text_len ? ends[i - 1]
+		                : i > 0                                ? text_len
+		                                                       : 0;
+		size_t end = ends && ends[i] < text_len ? ends[i] : text_len;
+		list->text_offset += characters(choice->text + begin, end - begin);
 		if (choice->logprobs)
 			add_logprob(list, token, choice->logprobs[i],
 			                choice->tops ? choice->tops + (size_t)i * (size_t)list->n_top

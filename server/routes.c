@@ -72,6 +72,13 @@ const struct route *routes_find(bool admin, const char *method, const char *path
 	return NULL;
 }
 
+const char *routes_pattern(bool admin, const char *path) {
+	for (size_t i = 0; i < ROUTES; i++)
+		if (on_listener(&routes[i], admin) && matches(&routes[i], path))
+			return routes[i].pattern;
+	return NULL;
+}
+
 void routes_allow(bool admin, const char *path, char *ret_allow, size_t size) {
 	size_t n = 0;
 	ret_allow[0] = '\0';

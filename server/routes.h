@@ -30,6 +30,8 @@ struct route {
 
 /* The route of a method ("HEAD" finds GET's) and path, or NULL. */
 const struct route *routes_find(bool admin, const char *method, const char *path);
+/* The pattern that a path has whatever the method, or NULL: the label of metrics and logs. */
+const char *routes_pattern(bool admin, const char *path);
 /* "GET, HEAD, OPTIONS": the methods of a path; "" if no route has it. */
 void routes_allow(bool admin, const char *path, char *ret_allow, size_t size);
 /* The pattern closest to a path that no route has, by edit distance. */
