@@ -13,7 +13,6 @@ import argparse
 import concurrent.futures
 import http.client
 import json
-import os
 import random
 import signal
 import statistics
@@ -185,8 +184,8 @@ def neighbours(server, options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", choices=["depths", "budgets", "neighbours"])
-    parser.add_argument("--binary", default=os.environ.get("FATHOM_BINARY", "build/fathom"))
-    parser.add_argument("--model", default=os.environ.get("FATHOM_MODEL", "deploy/demo"))
+    parser.add_argument("--binary", default="build/fathom")
+    parser.add_argument("--model", default="deploy/demo")
     parser.add_argument("--requests", type=int, default=None)
     parser.add_argument("--rounds", type=int, default=None)
     parser.add_argument("--tokens", type=int, default=24, help="tokens per answer (depths)")
