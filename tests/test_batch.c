@@ -1,0 +1,556 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The running batch, step by step and without threads: whatever runs together, every answer is the
+ * one that its plan gives alone (rig_greedy, one token a step).
+ */
+#include "server/batch.h"
+
+#include <math.h>
+
+#include "server/clock.h"
+#include "tests/check.h"
+#include "tests/rig.h"
+
+enum { MOST = 16 };
+
+static struct rig rig;
+static struct batch *batch;
+static struct batch_stats stats;
+
+static void open_batch(void) {
+	char err[256] = "";
+	struct batch_options options = {
+		.config = &rig.config, .team = rig.team, .metrics = rig.metrics, .kv_bytes = 4 << 20
+	};
+	batch = batch_create(rig.model, &options, err, sizeof err);
+	if (!batch)
+		check_fail(__FILE__, __LINE__, "batch: %s", err);
+}
+
+static void open_opt(void) {
+	rig_open(&rig, "tiny-opt");
+	open_batch();
+}
+
+/* Everything must have been given back. */
+static void close_all(void) {
+	CHECK_INT(batch_jobs(batch), 0);
+	CHECK_INT(batch_sequences(batch), 0);
+	CHECK_INT(workspace_blocks_reserved(batch_workspace(batch)), 0);
+	batch_destroy(batch);
+	rig_close(&rig);
+}
+
+static struct ticket *ticket_for(const char *body) {
+	struct job *job = rig_job(&rig, REQUEST_COMPLETION, body);
+	struct ticket *t = ticket_create(job);
+	CHECK(t);
+	t->subnet = job->policy.subnet;
+	t->report.times.received_ns = clock_now_ns();
+	return t;
+}
+
+static struct ticket *join(const char *body) {
+	struct ticket *t = ticket_for(body);
+	CHECK(batch_fits(batch, t, &t->subnet));
+	batch_join(batch, t, clock_now_ns());
+	return t;
+}
+
+/* One step, after letting in what fits. Ended tickets leave the batch. */
+static void step(void) {
+	for (struct ticket *t = batch_running(batch); t; t = t->next) {
+		while (batch_has_more(t) && batch_fits(batch, t, &t->subnet))
+			batch_begin_group(batch, t);
+	}
+	batch_step(batch, &stats);
+	while (batch_take_ended(batch))
+		;
+}
+
+static void run_all(void) {
+	for (int i = 0; batch_jobs(batch) > 0; i++) {
+		CHECK(i < 10000);
+		step();
+	}
+}
+
+/* What the loop thread would see. */
+static void deliver(struct ticket *t) {
+	ticket_publish(t);
+	ticket_deliver(t);
+}
+
+static void destroy(struct ticket *t) {
+	job_destroy(t->job);
+	ticket_destroy(t);
+}
+
+static void check_greedy(struct ticket *t, int choice) {
+	const struct job *job = t->job;
+	const struct job_prompt *p = &job->prompts[choice / job->best_of];
+	const struct choice *c = &job->choices[choice];
+	int n = t->progress[choice].n_tokens;
+	int32_t expected[64];
+	CHECK(n > 0);
+	rig_greedy(&rig, &job->policy.subnet.stack[STACK_DECODER], p->tokens, p->n_tokens, n,
+	                expected, NULL);
+	for (int i = 0; i < n; i++)
+		CHECK_INT(c->tokens[i], expected[i]);
+}
+
+TEST(a_request_alone_gives_the_tokens_of_its_plan) {
+	open_opt();
+	struct ticket *t = join("{\"prompt\":[2,70,80,90],\"max_tokens\":20,\"temperature\":0,"
+	                        "\"depth\":3,\"ignore_eos\":true}");
+	run_all();
+	CHECK_INT(t->progress[0].n_tokens, 20);
+	CHECK_INT(t->progress[0].finish, FINISH_LENGTH);
+	check_greedy(t, 0);
+	destroy(t);
+	close_all();
+}
+
+TEST(neighbours_of_other_depths_change_nothing) {
+	open_opt();
+	struct ticket *all[6];
+	char body[256];
+	for (int i = 0; i < 6; i++) {
+		snprintf(body, sizeof body,
+		                "{\"prompt\":[2,%d,%d,90,%d],\"max_tokens\":%d,\"temperature\":0,"
+		                "\"depth\":%d,\"ignore_eos\":true}",
+		                50 + i, 60 + 3 * i, 10 + i, 5 + 4 * i, i + 1);
+		all[i] = join(body);
+		step();
+	}
+	run_all();
+	for (int i = 0; i < 6; i++) {
+		CHECK_INT(all[i]->progress[0].n_tokens, 5 + 4 * i);
+		check_greedy(all[i], 0);
+		destroy(all[i]);
+	}
+	close_all();
+}
+
+TEST(long_prompts_are_cut_into_chunks_while_others_decode) {
+	open_opt();
+	struct ticket *a = join("{\"prompt\":[2,70],\"max_tokens\":30,\"temperature\":0,"
+	                        "\"ignore_eos\":true}");
+	step();
+	char body[512] = "{\"prompt\":[2", *to = body + strlen(body);
+	for (int i = 0; i < 39; i++)
+		to += sprintf(to, ",%d", 40 + i * 5);
+	strcpy(to, "],\"max_tokens\":10,\"temperature\":0,\"depth\":2,\"ignore_eos\":true}");
+	struct ticket *b = join(body);
+	/* 40 tokens in chunks of prefill_rows, 8: five steps, each with a's row. */
+	for (int i = 0; i < 5; i++) {
+		CHECK_INT(b->progress[0].n_tokens, 0);
+		step();
+		CHECK_INT(stats.decode_rows, 1);
+		CHECK_INT(stats.prompt_rows, 8);
+	}
+	CHECK_INT(b->progress[0].n_tokens, 1);
+	run_all();
+	check_greedy(a, 0);
+	check_greedy(b, 0);
+	destroy(a);
+	destroy(b);
+	close_all();
+}
+
+TEST(a_prompt_alone_uses_all_rows) {
+	open_opt();
+	char body[512] = "{\"prompt\":[2", *to = body + strlen(body);
+	for (int i = 0; i < 39; i++)
+		to += sprintf(to, ",%d", 40 + i * 5);
+	strcpy(to, "],\"max_tokens\":2,\"temperature\":0,\"ignore_eos\":true}");
+	struct ticket *t = join(body);
+	step();
+	CHECK_INT(stats.prompt_rows, 32);
+	step();
+	CHECK_INT(stats.prompt_rows, 8);
+	CHECK_INT(t->progress[0].n_tokens, 1);
+	run_all();
+	destroy(t);
+	close_all();
+}
+
+TEST(prompts_of_one_request_run_side_by_side) {
+	open_opt();
+	struct ticket *t = join("{\"prompt\":[[2,50,60],[2,70],[2,80,81,82,83]],\"max_tokens\":6,"
+	                        "\"temperature\":0,\"ignore_eos\":true}");
+	step();
+	CHECK_INT(stats.prompt_rows, 10);
+	run_all();
+	for (int i = 0; i < 3; i++)
+		check_greedy(t, i);
+	destroy(t);
+	close_all();
+}
+
+TEST(choices_share_their_prompt_and_differ_by_their_number) {
+	open_opt();
+	struct ticket *many = join("{\"prompt\":[2,70,80],\"n\":4,\"max_tokens\":12,\"seed\":5,"
+	                           "\"temperature\":1.5,\"ignore_eos\":true}");
+	step();
+	CHECK_INT(stats.prompt_rows, 3);
+	CHECK_INT(batch_sequences(batch), 4);
+	run_all();
+	struct ticket *one = join("{\"prompt\":[2,70,80],\"n\":1,\"max_tokens\":12,\"seed\":5,"
+	                          "\"temperature\":1.5,\"ignore_eos\":true}");
+	run_all();
+	const struct choice *c = many->job->choices;
+	size_t bytes = 12 * sizeof *c->tokens;
+	CHECK(memcmp(c[0].tokens, one->job->choices[0].tokens, bytes) == 0);
+	CHECK(memcmp(c[0].tokens, c[1].tokens, bytes) != 0);
+	CHECK(memcmp(c[2].tokens, c[3].tokens, bytes) != 0);
+	destroy(many);
+	destroy(one);
+	close_all();
+}
+
+TEST(more_choices_than_places_run_in_turns_with_the_same_tokens) {
+	open_opt();
+	static const char body[] = "{\"prompt\":[2,70,80],\"n\":8,\"max_tokens\":9,\"seed\":5,"
+	                           "\"temperature\":1.5,\"ignore_eos\":true}";
+	struct ticket *wide = join(body);
+	run_all();
+	batch_destroy(batch);
+	rig.config.max_running = 3;
+	open_batch();
+	struct ticket *narrow = join(body);
+	run_all();
+	for (int i = 0; i < 8; i++) {
+		CHECK_INT(narrow->progress[i].n_tokens, 9);
+		CHECK(memcmp(wide->job->choices[i].tokens, narrow->job->choices[i].tokens,
+		                      9 * sizeof(int32_t))
+		                == 0);
+	}
+	destroy(wide);
+	destroy(narrow);
+	close_all();
+}
+
+TEST(what_does_not_fit_the_pool_waits) {
+	rig_open(&rig, "tiny-opt");
+	open_batch();
+	size_t block = workspace_block_bytes(batch_workspace(batch));
+	batch_destroy(batch);
+	char err[256];
+	struct batch_options options = { .config = &rig.config,
+		.team = rig.team,
+		.metrics = rig.metrics,
+		.kv_bytes = 8 * block };
+	batch = batch_create(rig.model, &options, err, sizeof err);
+	CHECK(batch);
+	/* One block for each of six layers; two layers' blocks are left. */
+	struct ticket *deep = join("{\"prompt\":[2,70],\"max_tokens\":5,\"temperature\":0}");
+	struct ticket *second = ticket_for("{\"prompt\":[2,71],\"max_tokens\":5}");
+	CHECK(!batch_fits(batch, second, &second->subnet));
+	struct ticket *shallow = join("{\"prompt\":[2,72],\"max_tokens\":5,\"depth\":2}");
+	run_all();
+	CHECK(batch_fits(batch, second, &second->subnet));
+	destroy(deep);
+	destroy(second);
+	destroy(shallow);
+	close_all();
+}
+
+TEST(forks_never_find_the_pool_empty) {
+	rig_open(&rig, "tiny-opt");
+	open_batch();
+	size_t block = workspace_block_bytes(batch_workspace(batch));
+	batch_destroy(batch);
+	char err[256];
+	struct batch_options options = { .config = &rig.config,
+		.team = rig.team,
+		.metrics = rig.metrics,
+		.kv_bytes = 30 * block };
+	batch = batch_create(rig.model, &options, err, sizeof err);
+	CHECK(batch);
+	/* Three forks of six layers keep 24 blocks; a further sequence may take six, not seven. */
+	struct ticket *forks = join("{\"prompt\":[2,70],\"n\":4,\"max_tokens\":9}");
+	struct ticket *more = join("{\"prompt\":[2,70],\"max_tokens\":9}");
+	struct ticket *no = ticket_for("{\"prompt\":[2,70],\"max_tokens\":9,\"depth\":1}");
+	CHECK(!batch_fits(batch, no, &no->subnet));
+	run_all();
+	destroy(forks);
+	destroy(more);
+	destroy(no);
+	close_all();
+}
+
+TEST(log_probabilities_of_a_prompt_are_the_models_own) {
+	open_opt();
+	struct ticket *t = ticket_for("{\"prompt\":[2,70,80,90,100,110],\"echo\":true,"
+	                              "\"logprobs\":2,\"max_tokens\":1,\"temperature\":0,"
+	                              "\"depth\":4}");
+	/* In chunks of four rows, beside a neighbour. */
+	struct ticket *other = join("{\"prompt\":[2,70],\"max_tokens\":20,\"ignore_eos\":true}");
+	step();
+	CHECK(batch_fits(batch, t, &t->subnet));
+	batch_join(batch, t, clock_now_ns());
+	run_all();
+	/* Token by token: the greedy token after a beginning has the best probability there. */
+	const struct job_prompt *p = &t->job->prompts[0];
+	for (int i = 1; i < p->n_tokens; i++) {
+		int32_t best;
+		double logprob;
+		rig_greedy(&rig, &t->subnet.stack[STACK_DECODER], p->tokens, i, 1, &best, &logprob);
+		CHECK_INT(p->tops[i * 2].token, best);
+		CHECK(fabs(p->tops[i * 2].logprob - logprob) < 1e-4);
+		CHECK(p->logprobs[i] <= p->tops[i * 2].logprob);
+		if (best == p->tokens[i])
+			CHECK(p->logprobs[i] == p->tops[i * 2].logprob);
+	}
+	int32_t best;
+	double logprob;
+	rig_greedy(&rig, &t->subnet.stack[STACK_DECODER], p->tokens, p->n_tokens, 1, &best,
+	                &logprob);
+	CHECK_INT(t->job->choices[0].tokens[0], best);
+	CHECK(fabs(t->job->choices[0].logprobs[0] - logprob) < 1e-4);
+	destroy(t);
+	destroy(other);
+	close_all();
+}
+
+TEST(prompts_can_be_scored_without_an_answer) {
+	open_opt();
+	struct job *job = rig_job(
+	                &rig, REQUEST_LOGLIKELIHOOD, "{\"input\":[[2,70,80,90],[5,6,7],[8]]}");
+	struct ticket *t = ticket_create(job);
+	t->subnet = job->policy.subnet;
+	batch_join(batch, t, clock_now_ns());
+	run_all();
+	CHECK_INT(t->report.state, JOB_DONE);
+	CHECK_INT(job->error.code, ERROR_NONE);
+	CHECK(job->prompts[0].logprobs[3] < 0 && job->prompts[1].logprobs[1] < 0);
+	destroy(t);
+	close_all();
+}
+
+TEST(echo_without_tokens_ends_with_the_prompt) {
+	open_opt();
+	struct ticket *t = join("{\"prompt\":[2,70,80],\"echo\":true,\"logprobs\":0,"
+	                        "\"max_tokens\":0,\"n\":2}");
+	run_all();
+	for (int i = 0; i < 2; i++) {
+		CHECK_INT(t->progress[i].finish, FINISH_LENGTH);
+		CHECK_INT(t->progress[i].n_tokens, 0);
+	}
+	CHECK(t->job->prompts[0].logprobs[2] < 0);
+	destroy(t);
+	close_all();
+}
+
+TEST(an_end_symbol_stops_and_leaves_no_text) {
+	open_opt();
+	/* A bias makes the end symbol certain after the first three tokens. */
+	struct ticket *t = join("{\"prompt\":[2,70,80],\"max_tokens\":20,\"temperature\":0,"
+	                        "\"min_tokens\":3,\"logit_bias\":{\"2\":100}}");
+	run_all();
+	CHECK_INT(t->progress[0].n_tokens, 4);
+	CHECK_INT(t->job->choices[0].tokens[3], 2);
+	CHECK_INT(t->progress[0].finish, FINISH_STOP);
+	for (int i = 0; i < 3; i++)
+		CHECK(t->job->choices[0].tokens[i] != 2);
+	for (size_t i = 0; i < t->progress[0].text_len; i++)
+		CHECK(t->job->choices[0].text[i] != '<');
+	destroy(t);
+	close_all();
+}
+
+TEST(a_stop_string_ends_at_its_own_step) {
+	open_opt();
+	struct ticket *whole = join("{\"prompt\":[2,70,80],\"max_tokens\":30,\"temperature\":1,"
+	                            "\"seed\":4,\"ignore_eos\":true}");
+	run_all();
+	/* A piece out of the middle of the answer, plain ASCII so that it can stand in JSON. */
+	const char *text = whole->job->choices[0].text;
+	size_t len = whole->progress[0].text_len, at = 0;
+	char stop[3] = "";
+	for (size_t i = 2; i + 2 < len && !stop[0]; i++) {
+		if (text[i] >= '0' && text[i] <= 'z' && text[i] != '\\' && text[i + 1] >= '0'
+		                && text[i + 1] <= 'z' && text[i + 1] != '\\') {
+			memcpy(stop, text + i, 2);
+			at = (size_t)((const char *)memmem(text, len, stop, 2) - text);
+		}
+	}
+	CHECK(stop[0]);
+	char body[256];
+	snprintf(body, sizeof body,
+	                "{\"prompt\":[2,70,80],\"max_tokens\":30,\"temperature\":1,\"seed\":4,"
+	                "\"ignore_eos\":true,\"stop\":[\"never\",\"%s\"]}",
+	                stop);
+	struct ticket *t = join(body);
+	int steps = 0;
+	size_t shown = 0;
+	while (batch_jobs(batch) > 0) {
+		step();
+		steps++;
+		CHECK(t->progress[0].text_len >= shown);
+		shown = t->progress[0].text_len;
+		CHECK(!memmem(t->job->choices[0].text, shown, stop, 2));
+	}
+	CHECK_INT(t->progress[0].finish, FINISH_STOP);
+	CHECK_INT(t->job->choices[0].stop_index, 1);
+	CHECK_INT(t->progress[0].text_len, at);
+	CHECK(memcmp(t->job->choices[0].text, text, at) == 0);
+	CHECK_INT(t->progress[0].n_tokens, steps);
+	destroy(whole);
+	destroy(t);
+	close_all();
+}
+
+TEST(a_deadline_cuts_what_has_begun_and_fails_what_has_not) {
+	open_opt();
+	struct ticket *begun = join("{\"prompt\":[2,70],\"max_tokens\":30,\"ignore_eos\":true}");
+	step();
+	step();
+	struct ticket *late = join("{\"prompt\":[2,70],\"max_tokens\":30,\"ignore_eos\":true}");
+	begun->job->deadline_ns = late->job->deadline_ns = 1000;
+	batch_expire(batch, 999, 0);
+	CHECK_INT(batch_jobs(batch), 2);
+	CHECK(!batch_take_ended(batch));
+	batch_expire(batch, 1000, 0);
+	while (batch_take_ended(batch))
+		;
+	CHECK_INT(begun->job->error.code, ERROR_NONE);
+	CHECK_INT(begun->progress[0].finish, FINISH_LENGTH);
+	CHECK_INT(begun->progress[0].detail, DETAIL_DEADLINE);
+	CHECK_INT(begun->progress[0].n_tokens, 2);
+	CHECK_INT(late->job->error.code, ERROR_DEADLINE_EXCEEDED);
+	destroy(begun);
+	destroy(late);
+	close_all();
+}
+
+TEST(truncation_stops_before_the_step_that_would_be_late) {
+	open_opt();
+	struct ticket *t = join("{\"prompt\":[2,70],\"max_tokens\":30,\"ignore_eos\":true,"
+	                        "\"latency_budget_ms\":100,\"depth\":2,"
+	                        "\"on_miss\":\"truncate\"}");
+	t->report.times.received_ns = 1000000000;
+	step();
+	batch_expire(batch, 1000000000 + 94000000, 5);
+	CHECK(!batch_take_ended(batch));
+	batch_expire(batch, 1000000000 + 96000000, 5);
+	CHECK(batch_take_ended(batch) == t);
+	CHECK_INT(t->progress[0].detail, DETAIL_BUDGET);
+	destroy(t);
+	close_all();
+}
+
+TEST(stepping_down_goes_on_with_the_kept_layers) {
+	open_opt();
+	struct ticket *t = join("{\"prompt\":[2,70,80,90],\"max_tokens\":20,\"temperature\":0,"
+	                        "\"n\":2,\"ignore_eos\":true}");
+	for (int i = 0; i < 5; i++)
+		step();
+	struct plan plan;
+	plan_nested(&t->subnet.stack[STACK_DECODER], PLAN_RULE_EVEN, 3, &plan);
+	size_t before = workspace_blocks_reserved(batch_workspace(batch));
+	batch_narrow(batch, t, &plan);
+	CHECK_INT(workspace_blocks_reserved(batch_workspace(batch)), before / 2);
+	step();
+	int layers = 0;
+	for (int l = 0; l < 6; l++)
+		layers += stats.step.row_count[l] > 0;
+	CHECK_INT(layers, 3);
+	run_all();
+	CHECK_INT(t->progress[1].n_tokens, 20);
+	deliver(t);
+	CHECK_INT(t->job->n_changes, 1);
+	CHECK_INT(t->job->changes[0].at_token, 5);
+	CHECK_INT(t->job->changes[0].plan.depth, 3);
+	destroy(t);
+	close_all();
+}
+
+TEST(stepping_down_before_forks_keeps_what_they_need) {
+	open_opt();
+	char body[512] = "{\"prompt\":[2", *to = body + strlen(body);
+	for (int i = 0; i < 39; i++)
+		to += sprintf(to, ",%d", 40 + i * 5);
+	strcpy(to, "],\"max_tokens\":10,\"n\":3,\"temperature\":0,\"ignore_eos\":true}");
+	struct ticket *t = join(body);
+	step();
+	struct plan plan;
+	plan_nested(&t->subnet.stack[STACK_DECODER], PLAN_RULE_EVEN, 2, &plan);
+	batch_narrow(batch, t, &plan);
+	run_all();
+	CHECK_INT(t->progress[2].n_tokens, 10);
+	destroy(t);
+	close_all();
+}
+
+TEST(the_best_of_several_come_first) {
+	open_opt();
+	struct ticket *t = join("{\"prompt\":[[2,70],[2,80]],\"n\":2,\"best_of\":4,\"seed\":1,"
+	                        "\"max_tokens\":6,\"temperature\":1,\"ignore_eos\":true}");
+	run_all();
+	double mean[8];
+	int32_t *tokens[8];
+	for (int i = 0; i < 8; i++) {
+		mean[i] = t->job->choices[i].logprob_sum / t->progress[i].n_tokens;
+		tokens[i] = t->job->choices[i].tokens;
+	}
+	deliver(t);
+	for (int p = 0; p < 2; p++) {
+		int first = 4 * p, second = -1;
+		for (int i = 4 * p; i < 4 * p + 4; i++)
+			first = mean[i] > mean[first] ? i : first;
+		for (int i = 4 * p; i < 4 * p + 4; i++) {
+			if (i != first && (second < 0 || mean[i] > mean[second]))
+				second = i;
+		}
+		CHECK(t->job->choices[2 * p].tokens == tokens[first]);
+		CHECK(t->job->choices[2 * p + 1].tokens == tokens[second]);
+	}
+	destroy(t);
+	close_all();
+}
+
+TEST(output_that_is_not_finite_fails_its_request_only) {
+	open_opt();
+	/* Position 8 is poisoned: only the longer request comes so far. */
+	int dim = rig.model->facts.stack[STACK_DECODER].dim;
+	int offset = rig.model->facts.stack[STACK_DECODER].position_offset;
+	float *row = (float *)rig.model->weights.stack[STACK_DECODER].positions
+	                + (size_t)(offset + 8) * (size_t)dim;
+	row[0] = NAN;
+	struct ticket *bad = join("{\"prompt\":[2,70,80],\"max_tokens\":20,\"ignore_eos\":true,"
+	                          "\"n\":2}");
+	struct ticket *good = join("{\"prompt\":[2,70],\"max_tokens\":6,\"temperature\":0,"
+	                           "\"ignore_eos\":true}");
+	run_all();
+	CHECK_INT(bad->job->error.code, ERROR_INTERNAL);
+	CHECK_INT(good->job->error.code, ERROR_NONE);
+	check_greedy(good, 0);
+	destroy(bad);
+	destroy(good);
+	close_all();
+}
+
+TEST(text_is_the_tokens_bytes_and_always_well_formed) {
+	open_opt();
+	struct ticket *t = join("{\"prompt\":[2,70],\"max_tokens\":40,\"temperature\":2,"
+	                        "\"seed\":3,\"logprobs\":1,\"ignore_eos\":true}");
+	while (batch_jobs(batch) > 0) {
+		step();
+		const struct choice *c = &t->job->choices[0];
+		size_t len = t->progress[0].text_len;
+		for (size_t i = 0; i < len;) {
+			unsigned char b = (unsigned char)c->text[i];
+			size_t n = b < 0x80 ? 1 : b < 0xe0 ? 2 : b < 0xf0 ? 3 : 4;
+			CHECK(b < 0x80 || b >= 0xc2);
+			CHECK(i + n <= len);
+			i += n;
+		}
+	}
+	const struct choice *c = &t->job->choices[0];
+	for (int i = 1; i < t->progress[0].n_tokens; i++)
+		CHECK(c->token_text_end[i] >= c->token_text_end[i - 1]);
+	destroy(t);
+	close_all();
+}
