@@ -149,16 +149,38 @@ static bool read_text(const char *dir, const char *name, struct tokenizer_text *
 	return text->text != NULL;
 }
 
-static bool open_json(struct tokenizer *t, const char *dir, char *err, size_t errlen) {
-	struct tokenizer_text json = { 0 };
-	bool ok = read_text(dir, "tokenizer.json", &json, err, errlen)
-	                && tokenizer_read_json(t, json, err, errlen)
-	                && seal(t, "tokenizer.json", err, errlen);
-	free((char *)json.text);
-	return ok;
+/* What a reader says becomes a sealed tokenizer, or NULL. */
+static struct tokenizer *finish(
+                struct tokenizer *t, bool read, const char *file, char *err, size_t errlen) {
+	if (read && seal(t, file, err, errlen))
+		return t;
+	tokenizer_close(t);
+	return NULL;
 }
 
-static bool open_folder(struct tokenizer *t, const char *dir, char *err, size_t errlen) {
+struct tokenizer *tokenizer_parse_json(struct tokenizer_text json, char *err, size_t errlen) {
+	struct tokenizer *t = create(err, errlen);
+	bool read = t && tokenizer_read_json(t, json, err, errlen);
+	return finish(t, read, "tokenizer.json", err, errlen);
+}
+
+struct tokenizer *tokenizer_parse_folder(
+                const struct tokenizer_folder *folder, char *err, size_t errlen) {
+	struct tokenizer *t = create(err, errlen);
+	bool read = t && tokenizer_read_folder(t, folder, err, errlen);
+	return finish(t, read, "vocab.json", err, errlen);
+}
+
+static struct tokenizer *open_json(const char *dir, char *err, size_t errlen) {
+	struct tokenizer_text json = { 0 };
+	if (!read_text(dir, "tokenizer.json", &json, err, errlen))
+		return NULL;
+	struct tokenizer *t = tokenizer_parse_json(json, err, errlen);
+	free((char *)json.text);
+	return t;
+}
+
+static struct tokenizer *open_folder(const char *dir, char *err, size_t errlen) {
 	struct tokenizer_folder f = { 0 };
 	struct {
 		const char *name;
@@ -180,23 +202,16 @@ static bool open_folder(struct tokenizer *t, const char *dir, char *err, size_t 
 		                f.vocab.text ? "merges.txt" : "vocab.json");
 		ok = false;
 	}
-	ok = ok && tokenizer_read_folder(t, &f, err, errlen) && seal(t, "vocab.json", err, errlen);
+	struct tokenizer *t = ok ? tokenizer_parse_folder(&f, err, errlen) : NULL;
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
 		free((char *)files[i].text->text);
-	return ok;
+	return t;
 }
 
 struct tokenizer *tokenizer_open(const char *dir, char *err, size_t errlen) {
-	struct tokenizer *t = create(err, errlen);
-	if (!t)
-		return NULL;
-	bool ok = file_exists(dir, "tokenizer.json") ? open_json(t, dir, err, errlen)
-	                                             : open_folder(t, dir, err, errlen);
-	if (!ok) {
-		tokenizer_close(t);
-		return NULL;
-	}
-	return t;
+	if (file_exists(dir, "tokenizer.json"))
+		return open_json(dir, err, errlen);
+	return open_folder(dir, err, errlen);
 }
 
 /* Encoding. */

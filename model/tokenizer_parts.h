@@ -56,6 +56,11 @@ struct tokenizer_folder {
 bool tokenizer_read_folder(struct tokenizer *t, const struct tokenizer_folder *folder, char *err,
                 size_t errlen);
 
+/* A whole tokenizer from the contents of files; NULL with a sentence. */
+struct tokenizer *tokenizer_parse_json(struct tokenizer_text json, char *err, size_t errlen);
+struct tokenizer *tokenizer_parse_folder(
+                const struct tokenizer_folder *folder, char *err, size_t errlen);
+
 /* Shared by the readers: a vocabulary from the members of an object, with `file` in the sentence. */
 struct doc;
 bool tokenizer_read_vocab(struct tokenizer *t, const struct doc *object, const char *file,

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libFuzzer entry: a tokenizer from hostile files, and a text through it. The first byte chooses the
+ * files; a zero byte ends each of them; the rest is the text.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/tokenizer.h"
+#include "model/tokenizer_parts.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* The next file of the input, in NUL-terminated memory that the caller frees. */
+static struct tokenizer_text take(const uint8_t **data, size_t *size) {
+	const uint8_t *end = memchr(*data, 0, *size);
+	size_t len = end ? (size_t)(end - *data) : *size;
+	char *copy = malloc(len + 1);
+	if (!copy)
+		abort();
+	memcpy(copy, *data, len);
+	copy[len] = '\0';
+	*data += len + (end != NULL);
+	*size -= len + (end != NULL);
+	return (struct tokenizer_text){ copy, len };
+}
+
+static struct tokenizer *make(const uint8_t **data, size_t *size) {
+	char err[400] = "";
+	struct tokenizer *t;
+	bool json_file = **data & 1;
+	++*data;
+	--*size;
+	if (json_file) {
+		struct tokenizer_text json = take(data, size);
+		t = tokenizer_parse_json(json, err, sizeof err);
+		free((char *)json.text);
+	} else {
+		struct tokenizer_folder f = { .vocab = take(data, size),
+			.merges = take(data, size) };
+		f.config = take(data, size);
+		t = tokenizer_parse_folder(&f, err, sizeof err);
+		free((char *)f.vocab.text);
+		free((char *)f.merges.text);
+		free((char *)f.config.text);
+	}
+	if (!t && !err[0])
+		abort();
+	return t;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+	if (size == 0)
+		return 0;
+	struct tokenizer *t = make(&data, &size);
+	if (!t)
+		return 0;
+	size_t cap = size + tokenizer_added(t), count;
+	int32_t *tokens = malloc((cap + 1) * sizeof *tokens);
+	if (tokens && tokenizer_encode(t, (const char *)data, size, true, tokens, cap, &count)) {
+		size_t len;
+		for (size_t i = 0; i < count; i++) {
+			if (!tokenizer_bytes(t, tokens[i], &len))
+				abort();
+		}
+	}
+	free(tokens);
+	tokenizer_close(t);
+	return 0;
+}
