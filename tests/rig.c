@@ -78,7 +78,11 @@ static double logprob_of(const float *logits, int n, int token) {
 void rig_greedy(const struct rig *rig, const struct plan *plan, const int32_t *prompt, int n_prompt,
                 int n, int32_t *ret_tokens, double *ret_logprobs) {
 	char err[256];
-	struct workspace_options options = { .team = rig->team,
+	/* A team of its own: the rig's may be busy with an engine. */
+	struct team *team = team_create(1, err, sizeof err);
+	if (!team)
+		check_fail(__FILE__, __LINE__, "team: %s", err);
+	struct workspace_options options = { .team = team,
 		.max_rows = 1,
 		.max_logit_rows = 1,
 		.max_sequences = 1,
@@ -106,4 +110,5 @@ void rig_greedy(const struct rig *rig, const struct plan *plan, const int32_t *p
 	}
 	sequence_close(w, s);
 	workspace_destroy(w);
+	team_destroy(team);
 }
