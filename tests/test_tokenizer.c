@@ -4,6 +4,8 @@
  * (data/tokenizer-golden.json, written by tokenizer-oracle/golden.mjs); those of small folders are
  * worked out by hand. What is refused is in test_tokenizer_files.c.
  */
+#include <pthread.h>
+
 #include "model/doc.h"
 #include "model/pretoken.h"
 #include "model/tokenizer.h"
@@ -427,5 +429,32 @@ TEST(too_little_room_is_reported_and_never_overrun) {
 		CHECK_INT(some[cap], 0x55555555);
 		CHECK_INT(n, cap >= count ? count : 99);
 	}
+	tokenizer_close(t);
+}
+
+static void *encode_again(void *arg) {
+	const struct tokenizer *t = arg;
+	const char *text = "It's 12 o'clock </s> and \xf0\x9f\x98\x80 \xff smiles.";
+	int32_t first[64], again[64];
+	size_t count, n;
+	bool same = tokenizer_encode(t, text, strlen(text), true, first, 64, &count);
+	for (int round = 0; same && round < 300; round++)
+		same = tokenizer_encode(t, text, strlen(text), true, again, 64, &n) && n == count
+		                && memcmp(first, again, n * sizeof *first) == 0;
+	return same ? arg : NULL;
+}
+
+TEST(many_threads_may_encode_at_once) {
+	struct tokenizer *t = demo();
+	pthread_t threads[4];
+	for (int i = 0; i < 4; i++)
+		CHECK(pthread_create(&threads[i], NULL, encode_again, t) == 0);
+	bool same = true;
+	for (int i = 0; i < 4; i++) {
+		void *result;
+		pthread_join(threads[i], &result);
+		same = same && result;
+	}
+	CHECK(same);
 	tokenizer_close(t);
 }
