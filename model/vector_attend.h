@@ -39,13 +39,26 @@ static void group_begin(struct group *g, const struct attend *a, int query, int 
 	}
 }
 
+/*
+ * A single query waits for memory: while it reads one matrix of a tile, the next one (NULL: none) is
+ * fetched, as many bytes at a time.
+ */
+static void fetch_next(struct tile *t, int rows, const float *next) {
+	if (rows > 1 || !next)
+		return;
+	t->ahead = (const char *)next;
+	t->lines = TILE_STEP * (int)t->ldb * (int)sizeof(float) / 64;
+}
+
 /* weights[r][key] = the dot of query r and key, for keys below `keys` at least. */
-static void group_scores(struct group *g, const float *block, int row, int rows, int keys) {
+static void group_scores(struct group *g, const float *block, const float *next, int row, int rows,
+                int keys) {
 	struct tile t = { .ldc = KV_TILE, .ldx = g->ldq, .ldb = KV_TILE, .fresh = true };
 	t.x = g->q + (size_t)row * g->ldq;
 	t.count = g->dim;
 	int pair = rows == 1 ? TILE_WIDE * LANES : 2 * LANES;
 	tile_function *run = rows == 1 ? tile_one : tiles_pair[rows];
+	fetch_next(&t, rows, next);
 	for (int key = 0; key < keys; key += pair) {
 		t.b = block + key;
 		t.c = g->weights + row * KV_TILE + key;
@@ -80,10 +93,12 @@ static void group_weigh(struct group *g, int r, int seen, int keys) {
 }
 
 /* acc[r][d] += weights[r][key] * values[key][d] */
-static void group_values(struct group *g, const float *block, int row, int rows, int keys) {
+static void group_values(struct group *g, const float *block, const float *next, int row, int rows,
+                int keys) {
 	struct tile t = { .ldc = g->ld_acc, .ldx = KV_TILE, .ldb = (size_t)g->dim };
 	t.x = g->weights + row * KV_TILE;
 	t.count = keys;
+	fetch_next(&t, rows, next);
 	for (int d = 0; d < g->dim;) {
 		int left = g->dim - d;
 		t.b = block + d;
@@ -99,6 +114,7 @@ static void group_values(struct group *g, const float *block, int row, int rows,
 			tiles_rest[rows](&t);
 			d += LANES;
 		}
+		t.lines = 0;
 	}
 }
 
@@ -110,12 +126,14 @@ static void attend_group(const struct attend *a, int query, int queries) {
 		int base = tile * KV_TILE; /* queries before this position have seen all their keys */
 		int row = first < base ? base - first : 0;
 		int keys = last - base < KV_TILE ? last - base + 1 : KV_TILE;
-		group_scores(&g, block_keys(a, tile), row, queries - row, keys);
+		const float *values = block_values(a, tile);
+		const float *next = tile < last / KV_TILE ? block_keys(a, tile + 1) : NULL;
+		group_scores(&g, block_keys(a, tile), values, row, queries - row, keys);
 		for (int r = row; r < queries; r++) {
 			int seen = first + r - base + 1;
 			group_weigh(&g, r, seen < keys ? seen : keys, keys);
 		}
-		group_values(&g, block_values(a, tile), row, queries - row, keys);
+		group_values(&g, values, next, row, queries - row, keys);
 	}
 	for (int r = 0; r < queries; r++) {
 		float *out = a->out + (size_t)(query + r) * a->ldo;
