@@ -216,6 +216,7 @@ static void on_connection(void *arg, struct MHD_Connection *mhd, void **context,
 		if (c->next)
 			c->next->prev = c->prev;
 		http->n_connections--;
+		http->dirty = true; /* at the limit, the next run takes up accepting again */
 		free(c);
 		*context = NULL;
 	}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the end-to-end tests share: a real server on a tiny checkpoint, raw sockets, TAP.
 
-The binary is named by FATHOM_BINARY (default build/fathom of the source tree). Only the standard
+The binary is named by TEST_FATHOM (default build/fathom of the source tree). Only the standard
 library is used.
 """
 import contextlib
@@ -20,9 +20,9 @@ import time
 import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BINARY = os.environ.get("FATHOM_BINARY", os.path.join(ROOT, "build", "fathom"))
+BINARY = os.environ.get("TEST_FATHOM", os.path.join(ROOT, "build", "fathom"))
 TINY = os.path.join(ROOT, "tests", "data", "tiny-opt")
-PATIENCE = float(os.environ.get("FATHOM_TEST_PATIENCE", "20"))  # seconds before a test gives up
+PATIENCE = float(os.environ.get("TEST_PATIENCE", "20"))  # seconds before a test gives up
 
 
 class Answer:
