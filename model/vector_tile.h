@@ -31,9 +31,16 @@ struct tile {
 	int lines;
 };
 
+/* Each compiler has its own word for it. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 /*
- * Always inlined with literal `rows`, `vectors` and `partial`: only so does gcc keep sum in
- * registers.
+ * Always inlined with literal `rows`, `vectors` and `partial`, and all loops over sums unrolled: only
+ * so do compilers keep them in registers.
  */
 static inline __attribute__((always_inline)) void tile_run(
                 const struct tile *t, const int rows, const int vectors, const bool partial) {
@@ -41,26 +48,27 @@ static inline __attribute__((always_inline)) void tile_run(
 	const float *b = t->b, *x = t->x;
 	const char *ahead = t->ahead;
 	size_t ldb = t->ldb, ldx = t->ldx;
-#pragma GCC unroll 16
-	for (int r = 0; r < rows; r++)
-#pragma GCC unroll 16
+	UNROLL
+	for (int r = 0; r < rows; r++) {
+		const float *c = t->c + (size_t)r * t->ldc;
+		UNROLL
 		for (int j = 0; j < vectors; j++)
-			sum[r][j] = t->fresh ? vec_zero()
-			                     : vec_load(t->c + (size_t)r * t->ldc + j * LANES);
+			sum[r][j] = t->fresh ? vec_zero() : vec_load(c + j * LANES);
+	}
 	for (int k = 0, end = 0; k < t->count;) {
 		end = t->count - k < TILE_STEP ? t->count : k + TILE_STEP;
 		for (int line = 0; line < t->lines; line++)
 			__builtin_prefetch(ahead + line * 64, 0, 2);
 		ahead += TILE_STEP * ldb * sizeof(float);
 		for (; k < end; k++, b += ldb, x++) {
-#pragma GCC unroll 16
+			UNROLL
 			for (int j = 0; j < vectors; j++)
 				w[j] = partial ? vec_load_first(b, t->lanes)
 				               : vec_load(b + j * LANES);
-#pragma GCC unroll 16
+			UNROLL
 			for (int r = 0; r < rows; r++) {
 				vec from = vec_set(x[(size_t)r * ldx]);
-#pragma GCC unroll 16
+				UNROLL
 				for (int j = 0; j < vectors; j++) {
 					sum[r][j] = vec_fma(from, w[j], sum[r][j]);
 					/* Else gcc 12 moves products about and spills sums. */
@@ -69,11 +77,12 @@ static inline __attribute__((always_inline)) void tile_run(
 			}
 		}
 	}
-#pragma GCC unroll 16
-	for (int r = 0; r < rows; r++)
-#pragma GCC unroll 16
+	UNROLL
+	for (int r = 0; r < rows; r++) {
+		UNROLL
 		for (int j = 0; j < vectors; j++)
 			vec_store(t->c + (size_t)r * t->ldc + j * LANES, sum[r][j]);
+	}
 }
 
 #define TILE(rows)                                                                                 \
