@@ -87,8 +87,11 @@ static void linear_slice(const struct linear *l, int panel, int k, int count, co
 	for (int g = 0; g < groups; g++) {
 		int row = rows * g / groups, end = rows * (g + 1) / groups;
 		int line = step_lines * g / helpers, line_end = step_lines * (g + 1) / helpers;
-		t.ahead = (const char *)next + line * 64;
-		t.lines = next && g < helpers ? line_end - line : 0;
+		t.lines = 0;
+		if (next && g < helpers) {
+			t.ahead = (const char *)next + line * 64;
+			t.lines = line_end - line;
+		}
 		t.c = sums + row * PANEL;
 		t.x = l->x + (size_t)(first_row + row) * l->ldx + k;
 		tiles_pair[end - row](&t);

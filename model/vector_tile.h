@@ -46,7 +46,7 @@ static inline __attribute__((always_inline)) void tile_run(
                 const struct tile *t, const int rows, const int vectors, const bool partial) {
 	vec sum[ROWS_MAX][TILE_WIDE], w[TILE_WIDE];
 	const float *b = t->b, *x = t->x;
-	const char *ahead = t->ahead;
+	const char *ahead = t->lines ? t->ahead : (const char *)b;
 	size_t ldb = t->ldb, ldx = t->ldx;
 	UNROLL
 	for (int r = 0; r < rows; r++) {
