@@ -280,6 +280,9 @@ static void ready(void *arg, struct exchange *x) {
 	if (call->error.code == ERROR_NONE && exchange_body_too_large(x)) {
 		call->close = true;
 		check_body(call);
+	} else if (call->error.code == ERROR_NONE && exchange_body_crowded(x)) {
+		error_set(&call->error, ERROR_SERVER_OVERLOADED, NULL,
+		                "Too many large request bodies are arriving at once.");
 	}
 	if (call->error.code != ERROR_NONE)
 		call_fail(call, &call->error);

@@ -57,7 +57,7 @@ struct exchange {
 	char *target, *path; /* raw; decoded without the query */
 	char method[16];
 	const char *refusal;
-	bool begun, is_ready, suspended, gone, drop_body, too_large;
+	bool begun, is_ready, suspended, gone, drop_body, too_large, crowded;
 	uint64_t announced; /* Content-Length */
 	bool chunked;
 	struct buffer body;
@@ -86,6 +86,7 @@ struct http {
 	struct connection *connections;
 	struct exchange *exchanges;
 	int n_connections, n_exchanges;
+	size_t held_bytes; /* of bodies */
 };
 
 /* ---- running MHD ---- */
@@ -255,6 +256,12 @@ static void *on_target(void *arg, const char *target, struct MHD_Connection *mhd
 	return x;
 }
 
+static void forget_body(struct exchange *x) {
+	x->http->held_bytes -= x->body.len;
+	buffer_finish(&x->body);
+	x->body = (struct buffer){ 0 };
+}
+
 static void exchange_destroy(struct exchange *x) {
 	struct http *http = x->http;
 	if (x->prev)
@@ -266,7 +273,7 @@ static void exchange_destroy(struct exchange *x) {
 	http->n_exchanges--;
 	if (x->response)
 		MHD_destroy_response(x->response);
-	buffer_finish(&x->body);
+	forget_body(x);
 	buffer_finish(&x->out);
 	free(x->target);
 	free(x->path);
@@ -343,12 +350,17 @@ static enum MHD_Result begin(struct exchange *x, const char *method, const char 
 }
 
 static void take_body(struct exchange *x, const char *data, size_t len) {
-	if (x->body.len + len > x->http->options.body_bytes) {
-		x->too_large = true;
+	struct http *http = x->http;
+	x->too_large = x->too_large || x->body.len + len > http->options.body_bytes;
+	if (!x->drop_body && http->held_bytes + len > http->options.bodies_bytes)
+		x->crowded = true;
+	if (x->too_large || x->crowded)
 		exchange_drop_body(x);
-	}
-	if (!x->drop_body)
-		buffer_append(&x->body, data, len);
+	if (x->drop_body)
+		return;
+	size_t before = x->body.len;
+	buffer_append(&x->body, data, len);
+	http->held_bytes += x->body.len - before;
 }
 
 static enum MHD_Result on_access(void *arg, struct MHD_Connection *mhd, const char *url,
@@ -438,6 +450,10 @@ bool exchange_body_too_large(const struct exchange *x) {
 	return x->too_large;
 }
 
+bool exchange_body_crowded(const struct exchange *x) {
+	return x->crowded;
+}
+
 const char *exchange_body(const struct exchange *x, size_t *ret_len) {
 	*ret_len = x->body.len;
 	return x->body.failed ? NULL : x->body.data ? x->body.data : "";
@@ -445,8 +461,7 @@ const char *exchange_body(const struct exchange *x, size_t *ret_len) {
 
 void exchange_drop_body(struct exchange *x) {
 	x->drop_body = true;
-	buffer_finish(&x->body);
-	x->body = (struct buffer){ 0 };
+	forget_body(x);
 }
 
 /* ---- answering ---- */
@@ -646,7 +661,7 @@ void http_close(struct http *http) {
 			resume(x);
 	}
 	http->closing = true; /* so that nothing is suspended any more */
-	for (int i = 0; i < PUMPS_PER_TURN; i++)
+	for (int i = 0; i < PUMPS_PER_TURN && http->poll; i++)
 		MHD_run(http->daemon);
 	MHD_stop_daemon(http->daemon);
 	watch_destroy(http->watch);

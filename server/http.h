@@ -46,6 +46,7 @@ struct http_options {
 	int connections;
 	size_t header_bytes; /* memory of one connection's head */
 	size_t body_bytes;   /* longer bodies are read but dropped */
+	size_t bodies_bytes; /* and so are those that would make all bodies together longer */
 	int header_timeout_ms, body_timeout_ms, idle_timeout_ms;
 	bool half_close_leaves;
 	struct http_handler handler;
@@ -77,6 +78,8 @@ void exchange_each_header(const struct exchange *x,
                 void (*call)(void *arg, const char *name, const char *value), void *arg);
 bool exchange_has_body(const struct exchange *x);    /* a body was announced */
 bool exchange_expects_100(const struct exchange *x); /* the client waits before it sends the body */
+/* Dropped because the bodies of all exchanges together took too much memory. */
+bool exchange_body_crowded(const struct exchange *x);
 bool exchange_body_too_large(const struct exchange *x); /* announced, or dropped while reading */
 const char *exchange_body(const struct exchange *x, size_t *ret_len);
 /* Forgets the body: what is still to come is read and dropped. */

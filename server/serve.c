@@ -19,6 +19,7 @@
 #include "server/respond.h"
 #include "server/server.h"
 
+enum { BODIES_BYTES = 64 << 20 }; /* request bodies in memory at once, two of any size allowed */
 enum { TICK_MS = 1000, SPARE_FILES = 64, MOST_CONNECTIONS = 1024, ADMIN_CONNECTIONS = 64 };
 
 /* Prompts are in memory: no core dumps. A client that left must not end the process. */
@@ -83,10 +84,10 @@ static void on_first_model(void *arg, const char *failure) {
 	log_event(LOG_INFO, "listening", { "url", LOG_STR(http_url(server->main)) },
 	                { "admin_url", LOG_STR(server->admin ? http_url(server->admin) : NULL) },
 	                { "start_ms", LOG_F64(clock_ms(clock_now_ns() - server->started_ns)) });
-	if (server->admin)
-		printf("fathom admin listening on %s\n", http_url(server->admin));
-	printf("fathom %s (%d layers, %s, %s) listening on %s\n", model->name, model_layers(model),
-	                model->dtype, model->ops->name, http_url(server->main));
+	printf("fathom %s (%d layers, %s, %s%s%s) listening on %s\n", model->name,
+	                model_layers(model), model->dtype, model->ops->name,
+	                server->admin ? ", admin at " : "",
+	                server->admin ? http_url(server->admin) : "", http_url(server->main));
 	fflush(stdout);
 }
 
@@ -123,6 +124,7 @@ static struct http *open_listener(
 		.connections = connections,
 		.header_bytes = (size_t)c->header_bytes,
 		.body_bytes = (size_t)c->body_bytes,
+		.bodies_bytes = BODIES_BYTES + 2 * (size_t)c->body_bytes,
 		.header_timeout_ms = c->header_timeout_ms,
 		.body_timeout_ms = c->body_timeout_ms,
 		.idle_timeout_ms = c->idle_timeout_ms,

@@ -144,13 +144,10 @@ class Server:
             env={**{k: v for k, v in os.environ.items() if not k.startswith("FATHOM_")},
                  **(environ or {})})
         self.port = self.admin_port = None
-        for line in self.process.stdout:
-            port = int(re.search(r":(\d+)$", line.strip()).group(1))
-            if "admin" in line:
-                self.admin_port = port
-            else:
-                self.port = port
-                break
+        self.hello = self.process.stdout.readline()
+        found = re.search(r"admin at http://\S+:(\d+)\) listening on http://\S+:(\d+)\n$", self.hello)
+        if found:
+            self.admin_port, self.port = int(found.group(1)), int(found.group(2))
         if self.port is None:
             self.process.wait()
             raise RuntimeError("the server did not start: " + self.errors())
@@ -201,8 +198,12 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        said = self.errors()
         self.process.stdout.close()
         self.log.close()
+        if "Sanitizer" in said or "runtime error:" in said:  # builds with -Db_sanitize
+            print("\n".join("# " + line for line in said.splitlines() if not line.startswith("{")))
+            raise AssertionError("a sanitizer complained")
 
     def __enter__(self):
         return self

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Life: leaving clients, cancelling, bounds, keys, draining, reloading, starting."""
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -68,6 +69,18 @@ def a_stalled_reader_that_leaves_is_cancelled(slow):
         time.sleep(0.3)
         c.reset()
     cancelled(slow, leave, stream=True, n=8, logprobs=5)
+
+
+@test
+def a_reader_that_stalls_is_cut():
+    with long_model() as folder, Server("--idle-timeout", "1s", model=folder) as s:
+        with s.connect() as c:
+            c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            c.send(request_text("POST", "/v1/completions",
+                                {**LONG, "n": 8, "logprobs": 5, "stream": True}))
+            assert eventually(lambda: s.gauge("connections") > 1)
+            assert eventually(lambda: s.gauge("connections") == 1), "it may stall for ever"
+            assert eventually(s.idle, 3)
 
 
 @test
@@ -246,7 +259,7 @@ def draining_loses_no_request():
         kept = s.connect()
         kept.send(request_text("GET", "/livez"))
         kept.answer()
-        running = [begin(s, max_tokens=4000, n=2), begin(s, max_tokens=4000, stream=True)]
+        running = [begin(s, max_tokens=1500, n=2), begin(s, max_tokens=1500, stream=True)]
         s.signal()
         assert eventually(lambda: s.ask("GET", "/readyz").status == 503)
         kept.send(request_text("POST", "/v1/completions", LONG))
@@ -255,7 +268,7 @@ def draining_loses_no_request():
         same(answer.headers["connection"], "close")
         same(s.complete(**LONG).code, "shutting_down")  # a new connection hears it too
         whole = running[0].answer()
-        same((whole.status, whole.json()["usage"]["completion_tokens"]), (200, 8000))
+        same((whole.status, whole.json()["usage"]["completion_tokens"]), (200, 3000))
         assert running[1].answer().body.endswith(b"data: [DONE]\n\n")
         same(s.wait(), 0)
 
@@ -359,6 +372,18 @@ def a_bad_reload_is_refused_with_a_sentence():
         other = os.path.join(ROOT, "tests", "data", "tiny-fathom-sin-post")  # 3 layers, not 6
         same(s.ask("POST", "/reload", {"model": other}, admin=True).status, 400)
         same(s.ask("POST", "/reload", b"[1", admin=True).code, "invalid_json")
+        same(s.complete(prompt="a", max_tokens=1).status, 200)
+
+
+@test
+def a_reload_that_does_not_fit_the_memory_is_refused():
+    with Server() as s, tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "huge")
+        shutil.copytree(TINY, path)
+        os.truncate(os.path.join(path, "model.safetensors"), 1 << 43)  # sparse
+        answer = s.ask("POST", "/reload", {"model": path}, admin=True)
+        same(answer.status, 400)
+        assert "MiB" in answer.json()["error"]["message"], answer.body
         same(s.complete(prompt="a", max_tokens=1).status, 200)
 
 
