@@ -144,6 +144,9 @@ static bool read_options(struct options *o, int argc, char **argv) {
 	}
 	if (!o->prompt)
 		return bad_usage("%s is missing", "the prompt");
+	if (o->layers && strspn(o->layers, "0123456789, ") != strlen(o->layers))
+		return bad_usage("--layers takes layer numbers between commas, not \"%s\"",
+		                o->layers);
 	if (o->layers && o->depths)
 		return bad_usage("%s exclude each other", "--layers and --depth");
 	return true;
@@ -462,6 +465,9 @@ static bool read_prompt(const struct options *o, const char **ret_prompt, size_t
 			break;
 		len += n;
 	}
+	/* A line's end is the terminal's, not the text's. */
+	if (len > 0 && (*ret_owned)[len - 1] == '\n')
+		len--;
 	*ret_prompt = *ret_owned;
 	*ret_len = len;
 	return !ferror(stdin);

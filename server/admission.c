@@ -127,6 +127,12 @@ static void bounds(const struct admission *a, const struct job *job, int *ret_mi
 
 /* ---- deciding ---- */
 
+static double margin_of(const struct cost_model *cost, const struct job *job) {
+	bool rescued = job->policy.automatic && job->policy.allow_step_down
+	                && !job->want_prompt_logprobs;
+	return rescued ? cost->margin_rescued : cost->margin;
+}
+
 static double spent_at(const struct job *job, int64_t now_ns, double wait_ms) {
 	int64_t since = job->times.received_ns;
 	return (since > 0 && now_ns > since ? clock_ms(now_ns - since) : 0) + wait_ms;
@@ -140,7 +146,7 @@ static void decide_bound(const struct admission *a, const struct admission_state
 	admission_work(job, &answer->subnet.stack[STACK_DECODER], answer->predicted_tokens, &work);
 	cost_predict(state->cost, &a->limits, state->load, &work, &answer->time);
 	struct scheduler_budget budget = admission_budget(job, answer->spent_ms);
-	answer->fits = scheduler_fits(&budget, &answer->time, state->cost->margin);
+	answer->fits = scheduler_fits(&budget, &answer->time, margin_of(state->cost, job));
 }
 
 static void decide_free(const struct admission *a, const struct admission_state *state,
@@ -149,6 +155,7 @@ static void decide_free(const struct admission *a, const struct admission_state 
 		.limits = &a->limits,
 		.load = state->load,
 		.budget = admission_budget(job, answer->spent_ms),
+		.margin = margin_of(state->cost, job),
 		.ladder = *ladder_of(a, job) };
 	bounds(a, job, &q.min_depth, &q.max_depth);
 	admission_work(job, NULL, answer->predicted_tokens, &q.work);
@@ -206,7 +213,7 @@ static int fitting_depth(const struct admission *a, const struct admission_state
 		struct cost_time time;
 		admission_work(job, plan, answer->predicted_tokens, &work);
 		cost_predict(alone->cost, &a->limits, alone->load, &work, &time);
-		if (scheduler_fits(&budget, &time, alone->cost->margin))
+		if (scheduler_fits(&budget, &time, margin_of(alone->cost, job)))
 			return plan->depth;
 	}
 	return 0;
@@ -223,7 +230,7 @@ static bool refuse_unattainable(const struct admission *a, const struct admissio
                 const struct job *job, const struct admission_answer *best, struct error *e) {
 	struct scheduler_budget budget = admission_budget(job, 0);
 	const char *field = budget_field(&budget);
-	double predicted = best->time.total_ms * alone->cost->margin;
+	double predicted = best->time.total_ms * margin_of(alone->cost, job);
 	int depth = fitting_depth(a, alone, job, best);
 	if (depth > 0)
 		error_set(e, ERROR_BUDGET_UNATTAINABLE, field,
@@ -253,7 +260,7 @@ bool admission_check_budget(const struct admission *a, const struct admission_st
 	admission_decide(a, &alone, job, job->times.received_ns, &best);
 	if (!best.fits)
 		return refuse_unattainable(a, &alone, job, &best, e);
-	double predicted = answer->spent_ms + answer->time.total_ms * state->cost->margin;
+	double predicted = answer->spent_ms + answer->time.total_ms * margin_of(state->cost, job);
 	error_set(e, ERROR_BUDGET_UNATTAINABLE_BUSY, budget_field(&budget),
 	                "The server is too busy to keep %s: the answer is predicted to take %.0f "
 	                "ms. Try again later.",

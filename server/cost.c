@@ -11,6 +11,9 @@ const int cost_rows[COST_POINTS] = { 1, 2, 4, 8, 12, 16, 32, 64, 128, 512 };
 
 /* The quantile of recent requests that the margin covers. */
 #define MARGIN_QUANTILE 0.95
+#define MARGIN_RESCUED_QUANTILE 0.75
+/* Relative; a step that took longer counts as this. */
+#define LARGEST_ERROR 2.0
 #define MARGIN_LEAST 1.02
 #define MARGIN_MOST 4.0
 /* Answers are planned to be as long as this quantile of recent ones. */
@@ -70,7 +73,8 @@ void cost_refine(struct cost_model *cost, const struct cost_step *step, double a
 	double predicted = cost_step_ms(cost, step);
 	if (!(predicted > 0) || !(actual_ms > 0))
 		return;
-	double move = actual_ms > predicted ? rate : -rate;
+	double error = (actual_ms - predicted) / predicted;
+	double move = rate * (error < LARGEST_ERROR ? error : LARGEST_ERROR);
 	double *layer = cost->layer_ms[STACK_DECODER];
 	double share[MAX_LAYERS];
 	for (int l = 0; l < step->layers; l++)
@@ -197,23 +201,32 @@ double cost_prefill_ms(const struct cost_model *cost, int depth) {
 
 /* ---- fitting ---- */
 
-/* More rows never take less time, and unmeasured (negative) points follow the measured ones: in
- * proportion to the rows beyond them. */
+/* More rows never take less time: noise adds, so that the fewer rows are wrong where they do. */
+static void order(double *table) {
+	double least = -1;
+	for (int i = COST_POINTS - 1; i >= 0; i--) {
+		if (table[i] < 0)
+			continue;
+		if (least >= 0 && table[i] > least)
+			table[i] = least;
+		least = table[i];
+	}
+}
+
+/* Points that were not measured (negative): on a line between their neighbours, and beyond the last
+ * in proportion to the rows. */
 static void complete(double *table) {
 	int last = -1;
+	order(table);
 	for (int i = 0; i < COST_POINTS; i++) {
 		if (table[i] < 0)
 			continue;
-		if (last >= 0 && table[i] < table[last])
-			table[i] = table[last];
 		for (int j = last + 1; j < i; j++) {
-			if (last < 0) {
-				table[j] = table[i];
-			} else {
-				double weight = (double)(cost_rows[j] - cost_rows[last])
-				                / (cost_rows[i] - cost_rows[last]);
-				table[j] = table[last] + weight * (table[i] - table[last]);
-			}
+			double weight = last < 0 ? 1
+			                         : (double)(cost_rows[j] - cost_rows[last])
+			                                / (cost_rows[i] - cost_rows[last]);
+			double low = last < 0 ? 0 : table[last];
+			table[j] = low + weight * (table[i] - low);
 		}
 		last = i;
 	}
@@ -257,8 +270,22 @@ static void fit_attention(const struct cost_samples *s, struct cost_model *cost)
 	cost->chunk_attention_ms = plausible_rate(chunk, s->attend_share, many);
 }
 
+/* Under load all steps take longer than at their best. */
+static void scale(struct cost_model *cost, double factor) {
+	for (int i = 0; i < COST_POINTS; i++) {
+		cost->layer_ms[STACK_DECODER][i] *= factor;
+		cost->head_ms[i] *= factor;
+	}
+	cost->attention_ms *= factor;
+	cost->chunk_attention_ms *= factor;
+	cost->constant_ms *= factor;
+	cost->row_ms *= factor;
+}
+
 void cost_fit(const struct cost_samples *s, struct cost_model *ret_cost) {
-	struct cost_model cost = { .margin = 1, .answer_ratio = 1, .fitted = true };
+	struct cost_model cost = {
+		.margin = 1, .margin_rescued = 1, .answer_ratio = 1, .fitted = true
+	};
 	double *layer = cost.layer_ms[STACK_DECODER];
 	fit_attention(s, &cost);
 	int first = -1, last = -1;
@@ -293,6 +320,8 @@ void cost_fit(const struct cost_samples *s, struct cost_model *ret_cost) {
 	}
 	memcpy(cost.head_ms, s->head_ms, sizeof cost.head_ms);
 	complete(cost.head_ms);
+	if (s->level > 1)
+		scale(&cost, s->level);
 	*ret_cost = cost;
 }
 
@@ -307,32 +336,41 @@ static double quantile(const double *values, int n, double q) {
 	double sorted[COST_WINDOW];
 	memcpy(sorted, values, (size_t)n * sizeof sorted[0]);
 	qsort(sorted, (size_t)n, sizeof sorted[0], compare_doubles);
-	int i = (int)ceil(q * n) - 1;
-	return sorted[i < 0 ? 0 : i];
+	return sorted[(int)(q * (n - 1))];
 }
 
-static void set_margin(const struct cost_history *history, struct cost_model *cost) {
-	double margin = quantile(history->ratio, COST_WINDOW, MARGIN_QUANTILE);
-	cost->margin = margin < MARGIN_LEAST   ? MARGIN_LEAST
-	                : margin > MARGIN_MOST ? MARGIN_MOST
-	                                       : margin;
+/* Entries in use. */
+static int window(size_t real) {
+	return real < COST_PRIOR ? COST_PRIOR : real < COST_WINDOW ? (int)real : COST_WINDOW;
+}
+
+static double margin_at(const struct cost_history *history, double q) {
+	double margin = quantile(history->ratio, window(history->ratios), q);
+	return margin < MARGIN_LEAST ? MARGIN_LEAST : margin > MARGIN_MOST ? MARGIN_MOST : margin;
+}
+
+static void set_margins(const struct cost_history *history, struct cost_model *cost) {
+	cost->margin = margin_at(history, MARGIN_QUANTILE);
+	cost->margin_rescued = margin_at(history, MARGIN_RESCUED_QUANTILE);
 }
 
 void cost_history_init(struct cost_history *history, struct cost_model *cost, double spread) {
 	memset(history, 0, sizeof *history);
-	double high = spread < 1.05 ? 1.05 : spread > 2 ? 2 : spread;
-	for (int i = 0; i < COST_WINDOW; i++) {
-		history->ratio[i] = 1 + (high - 1) * i / (COST_WINDOW - 1);
+	/* A request is many steps: it spreads less than they do. */
+	double high = 1 + 0.5 * (spread - 1);
+	high = high < 1.05 ? 1.05 : high > 1.5 ? 1.5 : high;
+	for (int i = 0; i < COST_PRIOR; i++) {
+		history->ratio[i] = high - (high - 1) * i / (COST_PRIOR - 1);
 		history->length[i] = 1;
 	}
-	set_margin(history, cost);
+	set_margins(history, cost);
 }
 
 void cost_learn_ratio(struct cost_history *history, struct cost_model *cost, double ratio) {
 	if (!(ratio > 0) || !isfinite(ratio))
 		return;
 	history->ratio[history->ratios++ % COST_WINDOW] = ratio;
-	set_margin(history, cost);
+	set_margins(history, cost);
 	double error[COST_WINDOW];
 	int n = history->ratios < COST_WINDOW ? (int)history->ratios : COST_WINDOW;
 	for (int i = 0; i < n; i++)
@@ -345,5 +383,5 @@ void cost_learn_length(struct cost_history *history, struct cost_model *cost, do
 	if (!(ratio >= 0) || ratio > 1)
 		return;
 	history->length[history->lengths++ % COST_WINDOW] = ratio;
-	cost->answer_ratio = quantile(history->length, COST_WINDOW, LENGTH_QUANTILE);
+	cost->answer_ratio = quantile(history->length, window(history->lengths), LENGTH_QUANTILE);
 }

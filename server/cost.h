@@ -29,6 +29,7 @@ struct cost_model {
 	double constant_ms;                   /* of a step */
 	double row_ms;                        /* of a row outside the layers: embedding */
 	double margin; /* predictions are multiplied by this; learnt from their own errors; >= 1 */
+	double margin_rescued; /* the same for requests that may step down when they fall behind */
 	double error_p50, error_p95; /* of |actual / predicted - 1|, recent requests */
 	double answer_ratio;         /* learnt quantile of answer length over max_tokens */
 	bool fitted;
@@ -49,9 +50,10 @@ struct cost_step {
 double cost_step_ms(const struct cost_model *cost, const struct cost_step *step);
 
 /*
- * Moves the model towards a measured step: every term goes up or down by at most `rate` (0.02),
- * in proportion to its share of the prediction. Only the sign of the error counts, so that a
- * hiccup of the machine moves no more than any other step, and the model settles at the median.
+ * Moves the model towards a measured step: every term changes by `rate` (0.02) times the relative
+ * error times its share of the prediction. A request is a sum of steps, so the mean is what is
+ * learnt, but no step counts as taking more than three times its prediction: one hiccup of the
+ * machine moves little.
  */
 void cost_refine(struct cost_model *cost, const struct cost_step *step, double actual_ms,
                 double rate);
@@ -90,7 +92,7 @@ struct cost_time {
 	double total_ms; /* until the last token is out */
 };
 
-/* The median prediction, without the margin. */
+/* The prediction without a margin. */
 void cost_predict(const struct cost_model *cost, const struct cost_limits *limits,
                 const struct cost_load *load, const struct cost_work *work,
                 struct cost_time *ret_time);
@@ -109,7 +111,7 @@ double cost_prefill_ms(const struct cost_model *cost, int depth);
 struct cost_samples {
 	int shallow[COST_POINTS],
 	                deep[COST_POINTS]; /* depths; shallow < deep, or equal: one depth */
-	double shallow_ms[COST_POINTS], deep_ms[COST_POINTS];
+	double shallow_ms[COST_POINTS], deep_ms[COST_POINTS]; /* low quantiles: noise only adds */
 	double head_ms[COST_POINTS];
 	/* Bytes of 1,024 keys and values over the bytes of the weights of a layer: the same share of
 	 * arithmetic. Measured attention is kept near it, since the difference that shows it is
@@ -121,23 +123,27 @@ struct cost_samples {
 	int chunk_rows; /* rows of the chunk at a late position; 0: not measured */
 	int chunk_depth, chunk_context;
 	double chunk_near_ms, chunk_far_ms;
-	double spread; /* measured noise: a high quantile over the median, at least 1 */
+	double level;  /* median over the low quantile that the times above are; at least 1 */
+	double spread; /* a high quantile over the median, at least 1 */
 };
 
 void cost_fit(const struct cost_samples *samples, struct cost_model *ret_cost);
 
 /* ---- learning from whole requests ------------------------------------------------------------ */
 
-enum { COST_WINDOW = 64 };
+enum { COST_WINDOW = 64, COST_PRIOR = 16 };
 
-/* The last requests' actual / predicted time and answer length / max_tokens. */
+/*
+ * The last requests' actual / predicted time and answer length / max_tokens. Before there are any,
+ * COST_PRIOR supposed ones stand in, which the first real ones replace; then the window grows.
+ */
 struct cost_history {
 	double ratio[COST_WINDOW];
 	double length[COST_WINDOW];
-	size_t ratios, lengths; /* counted on; the window is a ring */
+	size_t ratios, lengths; /* real ones; the window is a ring */
 };
 
-/* Fills the window with what the warm-up's spread suggests, and sets the margin from it. */
+/* Supposes what the warm-up's spread suggests, and sets the margins from it. */
 void cost_history_init(struct cost_history *history, struct cost_model *cost, double spread);
 
 /* A request that ended: its ratio moves margin and errors. */

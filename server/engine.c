@@ -53,7 +53,7 @@ static bool init_work(struct engine *engine, const struct engine_options *option
 	engine->snapshot.kv_total = workspace_blocks_total(w);
 	engine->snapshot.block_bytes = workspace_block_bytes(w);
 	engine->snapshot.heartbeat_ns = clock_now_ns();
-	engine->cost.margin = engine->cost.answer_ratio = 1;
+	engine->cost.margin = engine->cost.margin_rescued = engine->cost.answer_ratio = 1;
 	engine->snapshot.cost = engine->cost;
 	return true;
 }

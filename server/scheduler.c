@@ -81,7 +81,7 @@ bool scheduler_choose(const struct scheduler_question *q, struct scheduler_choic
 			choice.reason = REASON_OVERLOAD;
 	}
 	predict(q, choice.index, &choice.time);
-	while (!(choice.fits = scheduler_fits(&q->budget, &choice.time, q->cost->margin))
+	while (!(choice.fits = scheduler_fits(&q->budget, &choice.time, q->margin))
 	                && choice.index > bottom) {
 		choice.index--;
 		choice.reason = REASON_BUDGET;
@@ -107,7 +107,7 @@ bool scheduler_step_down(const struct scheduler_progress *p, struct plan *ret_pl
 	struct cost_time time;
 	cost_predict(p->cost, p->limits, p->load, &p->work, &time);
 	/* Later than predicted, by more than a part of the margin: that part is noise. */
-	if (scheduler_fits(&p->budget, &time, 1 + 0.25 * (p->cost->margin - 1)))
+	if (scheduler_fits(&p->budget, &time, 1 + 0.25 * (p->cost->margin_rescued - 1)))
 		return false;
 	enum plan_rule rule = p->rule == PLAN_RULE_ENDS || p->rule == PLAN_RULE_PREFIX
 	                ? p->rule

@@ -63,6 +63,7 @@ struct scheduler_question {
 	const struct cost_load *load;
 	struct cost_work work; /* `plan` is not read */
 	struct scheduler_budget budget;
+	double margin; /* predictions are multiplied by it */
 	struct scheduler_ladder ladder;
 	int min_depth, max_depth; /* 1 <= min_depth <= max_depth */
 	int overload_depth; /* no deeper than this because of load; >= max_depth: no overload */

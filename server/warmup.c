@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Warm-up measurements. Every figure is the median of several runs. */
+/* Warm-up measurements, several runs for every figure. */
 #include "server/warmup.h"
 
 #include <stdlib.h>
@@ -8,7 +8,10 @@
 #include "server/clock.h"
 
 #define POINT_MS 60.0 /* aim for one depth of one row count, all runs together */
-#define TOTAL_MS 2500.0
+/* When each part must be through, from the beginning. */
+#define LAYERS_MS 1500.0
+#define HEAD_MS 1900.0
+#define ATTENTION_MS 2500.0
 
 enum { MOST_RUNS = 9, LEAST_RUNS = 3, CHUNK = 64, FAR = 512, MOST_SEQUENCES = 64 };
 
@@ -21,15 +24,15 @@ struct warmup {
 	void *arg;
 	int64_t began_ns;
 	struct row *rows; /* [max_rows] */
-	double spread_sum;
-	int spreads;
+	double level_sum, spread_sum;
+	int counted;
 };
 
-static bool may_go_on(const struct warmup *w) {
-	return w->keep_going(w->arg) && clock_ms(clock_now_ns() - w->began_ns) < TOTAL_MS;
+static bool may_go_on(const struct warmup *w, double until_ms) {
+	return w->keep_going(w->arg) && clock_ms(clock_now_ns() - w->began_ns) < until_ms;
 }
 
-/* ---- medians ---- */
+/* ---- runs ---- */
 
 struct runs {
 	double ms[MOST_RUNS];
@@ -41,16 +44,20 @@ static int compare_doubles(const void *a, const void *b) {
 	return (x > y) - (x < y);
 }
 
-static double median(struct warmup *w, struct runs *runs) {
+/* The second least of many runs, the least of few: noise only adds, and the shape of the table
+ * must not be the noise's. How much it adds is kept apart. */
+static double low_quantile(struct warmup *w, struct runs *runs) {
 	if (runs->n == 0)
 		return -1;
 	qsort(runs->ms, (size_t)runs->n, sizeof runs->ms[0], compare_doubles);
+	double low = runs->ms[runs->n >= 5 ? 1 : 0];
 	double middle = runs->ms[(runs->n - 1) / 2];
-	if (runs->n >= 5 && middle > 0) {
+	if (runs->n >= 5 && low > 0) {
+		w->level_sum += middle / low;
 		w->spread_sum += runs->ms[runs->n - 2] / middle;
-		w->spreads++;
+		w->counted++;
 	}
-	return middle;
+	return low;
 }
 
 /* Runs that fit the aim, given how long the first took. */
@@ -127,21 +134,21 @@ static void measure_point(
 		return;
 	struct runs low = { .n = 0 }, high = { .n = 0 };
 	int runs = runs_for(first);
-	for (int i = 0; i < runs && (i == 0 || may_go_on(w)); i++) {
+	for (int i = 0; i < runs && (i == 0 || may_go_on(w, LAYERS_MS)); i++) {
 		high.ms[high.n++] = prompt_step_ms(w, deep, rows);
 		low.ms[low.n++] = prompt_step_ms(w, shallow, rows);
 	}
 	samples->deep[point] = deep;
 	samples->shallow[point] = shallow;
-	samples->deep_ms[point] = median(w, &high);
-	samples->shallow_ms[point] = median(w, &low);
+	samples->deep_ms[point] = low_quantile(w, &high);
+	samples->shallow_ms[point] = low_quantile(w, &low);
 }
 
 static void measure_layers(struct warmup *w, struct cost_samples *samples) {
 	double per_row = 0;
 	for (int i = 0; i < COST_POINTS; i++) {
 		samples->deep_ms[i] = samples->shallow_ms[i] = -1;
-		if (cost_rows[i] > w->limits->max_rows || (i > 0 && !may_go_on(w)))
+		if (cost_rows[i] > w->limits->max_rows || (i > 0 && !may_go_on(w, LAYERS_MS)))
 			continue;
 		/* At most in proportion to the rows of the point before. */
 		measure_point(w, i, per_row * cost_rows[i], samples);
@@ -154,9 +161,13 @@ static void measure_layers(struct warmup *w, struct cost_samples *samples) {
 /* ---- head ---- */
 
 static void measure_head(struct warmup *w, struct cost_samples *samples) {
-	struct sampling sampling = {
-		.temperature = 1, .top_p = 0.95f, .repetition_penalty = 1, .seed = 1
-	};
+	/* Tokens are drawn as most requests of this model will have them drawn. */
+	const struct generation_defaults *defaults = &w->model->defaults;
+	struct sampling sampling = { .temperature = (float)defaults->temperature,
+		.top_p = (float)defaults->top_p,
+		.top_k = defaults->top_k,
+		.repetition_penalty = 1,
+		.seed = 1 };
 	int indices[MOST_SEQUENCES];
 	for (int i = 0; i < MOST_SEQUENCES; i++)
 		indices[i] = i;
@@ -164,7 +175,7 @@ static void measure_head(struct warmup *w, struct cost_samples *samples) {
 		int n = cost_rows[i];
 		samples->head_ms[i] = -1;
 		if (n > batch_max_logit_rows(w->batch) || n > MOST_SEQUENCES
-		                || (i > 0 && !may_go_on(w)) || prompt_step_ms(w, 1, n) < 0)
+		                || (i > 0 && !may_go_on(w, HEAD_MS)) || prompt_step_ms(w, 1, n) < 0)
 			continue;
 		struct runs runs = { .n = 0 };
 		int most = MOST_RUNS;
@@ -183,7 +194,7 @@ static void measure_head(struct warmup *w, struct cost_samples *samples) {
 				most = runs_for(ms);
 			runs.ms[runs.n++] = ms;
 		}
-		samples->head_ms[i] = median(w, &runs);
+		samples->head_ms[i] = low_quantile(w, &runs);
 	}
 }
 
@@ -223,14 +234,14 @@ static void measure_decode_attention(
 		return;
 	samples->attend_depth = depth;
 	samples->attend_context = far;
-	samples->attend_near_ms = median(w, &near_runs);
-	samples->attend_far_ms = median(w, &far_runs);
+	samples->attend_near_ms = low_quantile(w, &near_runs);
+	samples->attend_far_ms = low_quantile(w, &far_runs);
 }
 
 static void measure_chunk_attention(
                 struct warmup *w, int depth, int far, int rows, struct cost_samples *samples) {
 	struct runs near_runs = { .n = 0 }, far_runs = { .n = 0 };
-	for (int i = 0; i < LEAST_RUNS && may_go_on(w); i++) {
+	for (int i = 0; i < LEAST_RUNS && may_go_on(w, ATTENTION_MS); i++) {
 		struct sequence *late = filled(w, depth, far, rows);
 		double early_ms = prompt_step_ms(w, depth, rows);
 		if (late && early_ms >= 0) {
@@ -246,8 +257,8 @@ static void measure_chunk_attention(
 	samples->chunk_rows = rows;
 	samples->chunk_depth = depth;
 	samples->chunk_context = far;
-	samples->chunk_near_ms = median(w, &near_runs);
-	samples->chunk_far_ms = median(w, &far_runs);
+	samples->chunk_near_ms = low_quantile(w, &near_runs);
+	samples->chunk_far_ms = low_quantile(w, &far_runs);
 }
 
 static void measure_attention(struct warmup *w, struct cost_samples *samples) {
@@ -263,10 +274,10 @@ static void measure_attention(struct warmup *w, struct cost_samples *samples) {
 		if (samples->deep_ms[i] >= 0)
 			depth = samples->deep[i];
 	}
-	if (far < 1 || !may_go_on(w))
+	if (far < 1 || !may_go_on(w, ATTENTION_MS))
 		return;
 	measure_decode_attention(w, depth, far, samples);
-	if (may_go_on(w))
+	if (may_go_on(w, ATTENTION_MS))
 		measure_chunk_attention(w, depth, far, rows, samples);
 }
 
@@ -294,6 +305,7 @@ void warmup_measure(struct batch *b, const struct model *model, bool (*keep_goin
 	measure_layers(&w, ret_samples);
 	measure_head(&w, ret_samples);
 	measure_attention(&w, ret_samples);
-	ret_samples->spread = w.spreads > 0 ? w.spread_sum / w.spreads : 1.2;
+	ret_samples->level = w.counted > 0 ? w.level_sum / w.counted : 1;
+	ret_samples->spread = w.counted > 0 ? w.spread_sum / w.counted : 1.2;
 	free(w.rows);
 }

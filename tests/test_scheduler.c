@@ -66,9 +66,11 @@ enum { LAYERS = 12 };
 
 /* A layer takes 1 ms whatever the rows, a step 2 ms besides; a chunk of any size one step. */
 static struct cost_model flat_cost(void) {
-	struct cost_model cost = {
-		.constant_ms = 2, .margin = 1, .answer_ratio = 1, .fitted = true
-	};
+	struct cost_model cost = { .constant_ms = 2,
+		.margin = 1,
+		.margin_rescued = 1,
+		.answer_ratio = 1,
+		.fitted = true };
 	for (int i = 0; i < COST_POINTS; i++)
 		cost.layer_ms[STACK_DECODER][i] = 1;
 	return cost;
@@ -89,6 +91,7 @@ static struct scheduler_question question(const struct cost_model *cost, int out
 		                .longest_prompt = 10,
 		                .choices = 1,
 		                .output_tokens = output_tokens },
+		.margin = cost->margin,
 		.ladder = { ladder_subnets, LAYERS },
 		.min_depth = 1,
 		.max_depth = LAYERS,
