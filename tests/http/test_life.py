@@ -84,6 +84,15 @@ def a_reader_that_stalls_is_cut():
 
 
 @test
+def a_long_computation_outlives_the_idle_timeout():
+    with long_model() as folder, Server("--idle-timeout", "300ms", model=folder) as s:
+        start = time.monotonic()
+        answer = s.complete(**{**LONG, "deadline_ms": 1200, "n": 4})
+        same(answer.status, 200)
+        assert time.monotonic() - start > 1, "it was too short to show anything"
+
+
+@test
 def half_close_stay_gets_its_answer():
     with Server("--half-close", "stay") as s, s.connect() as c:
         c.send(request_text("POST", "/v1/completions", {"prompt": "The", "max_tokens": 50}))
