@@ -239,7 +239,6 @@ static void begin_choices(struct batch *b, struct ticket *t, int prompt, const f
 		assert(t->choices[i].sequence); /* its blocks were kept free */
 		b->sequences++;
 	}
-	p->group = 0;
 	if (taken)
 		p->sequence = NULL;
 }

@@ -268,13 +268,17 @@ TEST(forks_never_find_the_pool_empty) {
 		.kv_bytes = 30 * block };
 	batch = batch_create(rig.model, &options, err, sizeof err);
 	CHECK(batch);
-	/* Three forks of six layers keep 24 blocks; a further sequence may take six, not seven. */
+	/* A sequence of six layers takes six blocks: four choices leave room for one more, and not
+	 * for two or for one of a single layer besides. */
 	struct ticket *forks = join("{\"prompt\":[2,70],\"n\":4,\"max_tokens\":9}");
+	struct ticket *pair = ticket_for("{\"prompt\":[2,70],\"n\":2,\"max_tokens\":9}");
+	CHECK(!batch_fits(batch, pair, &pair->subnet));
 	struct ticket *more = join("{\"prompt\":[2,70],\"max_tokens\":9}");
 	struct ticket *no = ticket_for("{\"prompt\":[2,70],\"max_tokens\":9,\"depth\":1}");
 	CHECK(!batch_fits(batch, no, &no->subnet));
 	run_all();
 	destroy(forks);
+	destroy(pair);
 	destroy(more);
 	destroy(no);
 	close_all();
