@@ -299,7 +299,7 @@ def text_never_holds_a_torn_character(server):
 @test
 def a_slow_reader_gets_everything(server):
     with server.connect() as c:
-        c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         body = {"prompt": ["a"] * 8, "n": 8, "max_tokens": 50, "logprobs": 5, "stream": True,
                 "ignore_eos": True}
         c.send(request_text("POST", "/v1/completions", body))
