@@ -14,7 +14,11 @@
 #include "proto/reader.h"
 #include "proto/utf8.h"
 
-enum { UNKNOWN_LISTED = 16, UNKNOWN_BYTES = 64 };
+enum {
+	FIELDS = 256, /* of one body: a name that is not ours costs a search for near ones */
+	UNKNOWN_LISTED = 16,
+	UNKNOWN_BYTES = 64,
+};
 
 /* ---- parsing ---------------------------------------------------------------------------------- */
 
@@ -49,6 +53,12 @@ static json_t *load(const char *body, size_t len, const struct request_limits *l
 		error_set(e, ERROR_INVALID_REQUEST, NULL, "The body must be a JSON object.");
 		json_decref(root);
 		root = NULL;
+	} else if (json_object_size(root) > FIELDS) {
+		error_set(e, ERROR_REQUEST_TOO_LARGE, NULL,
+		                "The body has %zu fields; at most %d are read.",
+		                json_object_size(root), FIELDS);
+		json_decref(root);
+		root = NULL;
 	}
 	return root;
 }
@@ -59,10 +69,11 @@ bool reader_no_memory(struct reader *r) {
 	return error_set(r->error, ERROR_INTERNAL, NULL, "Memory ran out while reading the body.");
 }
 
+/* strtod alone would also take spaces, hexadecimal digits, "inf" and "nan". */
 static bool looks_like_number(const char *s) {
 	char *end;
 	strtod(s, &end);
-	return end != s && *end == '\0';
+	return end != s && *end == '\0' && strspn(s, "0123456789.eE+-") == strlen(s);
 }
 
 static void describe(const json_t *value, char *out, size_t size) {

@@ -158,6 +158,16 @@ TEST(a_number_in_quotes_gets_a_hint) {
 	CHECK(strstr(error.message, "write 16 without quotes"));
 }
 
+TEST(words_in_quotes_that_json_cannot_write_get_no_hint) {
+	static const char *const words[] = { "nan", "inf", "0x6", " 6" };
+	for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+		char body[64];
+		snprintf(body, sizeof body, "{\"prompt\": \"a\", \"top_p\": \"%s\"}", words[i]);
+		CHECK(!parse_completion(body));
+		CHECK(strstr(error.message, words[i]) && !strstr(error.message, "quotes"));
+	}
+}
+
 TEST(depth_takes_words_names_and_pairs) {
 	CHECK(parse_completion("{\"prompt\": \"a\", \"depth\": \"auto\"}"));
 	CHECK_INT(request.depth.kind, DEPTH_AUTO);
@@ -315,6 +325,23 @@ static bool parse_repeated(const char *head, const char *item, size_t times) {
 TEST(a_flood_of_values_is_too_large) {
 	CHECK(!parse_repeated("{\"prompt\":[", "{},", 100000));
 	CHECK_INT(error.code, ERROR_REQUEST_TOO_LARGE);
+}
+
+/* Each name that is not ours is compared with all that are. */
+TEST(a_flood_of_names_is_too_large) {
+	for (int names = 255; names <= 256; names++) {
+		char body[8192] = "{\"prompt\": \"a\"";
+		size_t len = strlen(body);
+		for (int i = 0; i < names; i++)
+			len += (size_t)snprintf(body + len, sizeof body - len, ",\"x%d\":1", i);
+		snprintf(body + len, sizeof body - len, "}");
+		bool ok = parse_completion(body);
+		CHECK(ok == (names == 255));
+		if (ok)
+			request_finish(&request);
+	}
+	CHECK_INT(error.code, ERROR_REQUEST_TOO_LARGE);
+	CHECK(strstr(error.message, "257 fields"));
 }
 
 TEST(brackets_in_a_string_are_not_values) {
