@@ -7,6 +7,7 @@
 
 #include <math.h>
 
+#include "model/doc.h"
 #include "server/clock.h"
 #include "tests/check.h"
 #include "tests/rig.h"
@@ -315,6 +316,77 @@ TEST(log_probabilities_of_a_prompt_are_the_models_own) {
 	CHECK(fabs(t->job->choices[0].logprobs[0] - logprob) < 1e-4);
 	destroy(t);
 	destroy(other);
+	close_all();
+}
+
+/* ---- against the PyTorch reference: goldens.json ---- */
+
+static size_t write_list(char *to, const struct doc *list) {
+	size_t n = 0;
+	n += (size_t)sprintf(to, "[");
+	for (size_t i = 0; i < doc_count(list); i++) {
+		int64_t value = -1;
+		CHECK(doc_as_int(doc_at(list, i), &value));
+		n += (size_t)sprintf(to + n, "%s%lld", i ? "," : "", (long long)value);
+	}
+	return n + (size_t)sprintf(to + n, "]");
+}
+
+static void golden_body(const struct doc *c, char *to) {
+	to += sprintf(to, "{\"prompt\":");
+	to += write_list(to, doc_get(c, "tokens"));
+	to += sprintf(to, ",\"layers\":");
+	to += write_list(to, doc_get(c, "layers"));
+	sprintf(to,
+	                ",\"max_tokens\":%zu,\"temperature\":0,\"ignore_eos\":true,\"echo\":true,"
+	                "\"logprobs\":0}",
+	                doc_count(doc_get(c, "greedy")));
+}
+
+static void check_golden(const struct doc *c, const struct ticket *t) {
+	const struct doc *greedy = doc_get(c, "greedy"), *logprobs = doc_get(c, "logprobs");
+	const struct job_prompt *p = &t->job->prompts[0];
+	CHECK_INT(t->progress[0].n_tokens, doc_count(greedy));
+	for (size_t i = 0; i < doc_count(greedy); i++) {
+		int64_t token = -1;
+		CHECK(doc_as_int(doc_at(greedy, i), &token));
+		CHECK_INT(t->job->choices[0].tokens[i], token);
+	}
+	CHECK_INT(doc_count(logprobs), p->n_tokens - 1);
+	for (size_t i = 0; i < doc_count(logprobs); i++) {
+		double expected = 1;
+		CHECK(doc_as_number(doc_at(logprobs, i), &expected));
+		CHECK(fabs(p->logprobs[i + 1] - expected) < 1e-4);
+	}
+}
+
+TEST(plans_side_by_side_agree_with_the_reference) {
+	enum { SIDE_BY_SIDE = 6 };
+	open_opt();
+	char path[4096], body[1024], err[256];
+	size_t len;
+	snprintf(path, sizeof path, "%s", check_data("tiny-opt/goldens.json"));
+	char *json = check_read_file(path, &len);
+	struct doc *doc = doc_parse(json, len, "goldens.json", err, sizeof err);
+	const struct doc *cases = doc_get(doc, "cases");
+	CHECK(doc_count(cases) >= SIDE_BY_SIDE);
+	for (size_t first = 0; first < doc_count(cases); first += SIDE_BY_SIDE) {
+		struct ticket *t[SIDE_BY_SIDE];
+		size_t n = doc_count(cases) - first;
+		n = n < SIDE_BY_SIDE ? n : SIDE_BY_SIDE;
+		for (size_t i = 0; i < n; i++) {
+			golden_body(doc_at(cases, first + i), body);
+			t[i] = join(body);
+			step();
+		}
+		run_all();
+		for (size_t i = 0; i < n; i++) {
+			check_golden(doc_at(cases, first + i), t[i]);
+			destroy(t[i]);
+		}
+	}
+	doc_free(doc);
+	free(json);
 	close_all();
 }
 
