@@ -60,9 +60,11 @@ TEST(characters_count_not_bytes) {
 
 TEST(line_breaks_in_the_text_are_kept) {
 	static const char *const texts[] = { "a\n\nb", "c" };
-	char *out = printed(texts, 2, 60);
+	char *out = printed(texts, 2, 2 * 25 + 3);
 	CHECK_STR(out,
-	                "A                              B\n\na                               "
-	                "c\n\nb\n");
+	                "A                           B\n\n"
+	                "a                           c\n"
+	                "\n"
+	                "b\n");
 	free(out);
 }
