@@ -251,6 +251,15 @@ static bool add_to_list(const struct option *option, struct config *config, cons
 	return true;
 }
 
+/* Clients write a tier as `depth` or after NAME@, where "auto" and numbers mean something else. */
+static bool is_tier_name(const char *name) {
+	static const char letters
+	                [] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
+	         others[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+	return *name && strchr(letters, *name) && !name[strspn(name, others)]
+	                && strcmp(name, "auto") != 0;
+}
+
 static bool add_tier(struct config *config, const char *text, const char *source, char *err,
                 size_t errlen) {
 	const char *equals = strchr(text, '=');
@@ -258,6 +267,11 @@ static bool add_tier(struct config *config, const char *text, const char *source
 	if (!equals || equals == text || (size_t)(equals - text) >= sizeof tier.name)
 		return fail(err, errlen, "%s: \"%s\" is not NAME=DEPTH", source, text);
 	memcpy(tier.name, text, (size_t)(equals - text));
+	if (!is_tier_name(tier.name))
+		return fail(err, errlen,
+		                "%s: the name of tier \"%s\" must begin with a letter, hold only "
+		                "letters, digits, \".\", \"_\" and \"-\", and not be auto",
+		                source, tier.name);
 	char *end;
 	double value = strtod(equals + 1, &end);
 	if (end == equals + 1 || *end || !isfinite(value) || value <= 0 || value > 256

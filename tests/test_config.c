@@ -151,6 +151,27 @@ TEST(variables_of_kubernetes_are_ignored_and_named) {
 	config_finish(&c);
 }
 
+TEST(variables_of_kubernetes_for_a_service_with_a_longer_name_are_ignored) {
+	struct config c;
+	CHECK(load(&c, ARGS(),
+	                ARGS("FATHOM_ADMIN_PORT=tcp://10.0.0.1:81",
+	                                "FATHOM_DEMO_SERVICE_HOST=10.0.0.1",
+	                                "FATHOM_DEMO_SERVICE_PORT_HTTP=80",
+	                                "FATHOM_DEMO_PORT_80_TCP_ADDR=10.0.0.1")));
+	CHECK_INT(c.admin_port, -1);
+	CHECK(strstr(ignored, "FATHOM_ADMIN_PORT,"));
+	CHECK(strstr(ignored, "FATHOM_DEMO_PORT_80_TCP_ADDR"));
+	config_finish(&c);
+	CHECK(load(&c, ARGS(), ARGS("FATHOM_ADMIN_PORT=81")));
+	CHECK_INT(c.admin_port, 81);
+	CHECK_STR(ignored, "");
+	config_finish(&c);
+	CHECK(!load(&c, ARGS(), ARGS("FATHOM_DEMO_PORT=81")));
+	config_finish(&c);
+	CHECK(!load(&c, ARGS(), ARGS("FATHOM_REPORT=tcp://10.0.0.1:81")));
+	config_finish(&c);
+}
+
 TEST(times_and_sizes_take_units) {
 	struct config c;
 	CHECK(load(&c, ARGS("--idle-timeout", "2min", "--ping", "250ms", "--kv-bytes", "1.5G"),
@@ -180,6 +201,28 @@ TEST(tiers_are_numbers_or_fractions_and_may_be_redefined) {
 	config_finish(&c);
 	CHECK(!load(&c, ARGS("--tiers", "x=1.5"), ARGS()));
 	config_finish(&c);
+}
+
+TEST(a_fraction_in_the_file_keeps_all_its_digits) {
+	struct config c;
+	const char *path = write_file("{\"tiers\": {\"most\": 0.6666666666666666, \"x\": 1.0}}");
+	char **argv = ARGS("--config", path);
+	bool ok = load(&c, argv, ARGS());
+	unlink(path);
+	CHECK(ok);
+	CHECK(c.tiers[3].fraction == 0.6666666666666666);
+	CHECK(c.tiers[4].fraction == 1.0 && c.tiers[4].depth == 0);
+	config_finish(&c);
+}
+
+TEST(a_tier_that_no_client_could_name_is_refused) {
+	static const char *const bad[] = { "6=2", "auto=2", "very fast=2", "a@b=2", "-x=2" };
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		struct config c;
+		CHECK(!load(&c, ARGS("--tiers", bad[i]), ARGS()));
+		CHECK(strstr(err, "letter"));
+		config_finish(&c);
+	}
 }
 
 TEST(a_boolean_flag_needs_no_value_and_can_be_negated) {
