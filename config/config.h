@@ -81,9 +81,9 @@ struct config {
 /*
  * Fills `ret_config` from all sources. `argv` are the flags after the subcommand (`--name value`,
  * `--name=value`, `--flag`); `environ_` is NULL-terminated "NAME=value". `ret_ignored` (may be
- * NULL) gets one line naming ignored variables that Kubernetes injects for services called fathom or
- * fathom-NAME (FATHOM_PORT=tcp://..., FATHOM_PORT_*, FATHOM_SERVICE_*, ...), "" if none. `*ret_help` is set if
- * --help was asked for. Free with config_finish also after a failure.
+ * NULL) gets one line naming ignored variables that Kubernetes injects for services called fathom
+ * or fathom-NAME (FATHOM_PORT=tcp://..., FATHOM_PORT_*, FATHOM_SERVICE_*, ...), "" if none.
+ * `*ret_help` is set if --help was asked for. Free with config_finish also after a failure.
  */
 bool config_load(struct config *ret_config, int argc, char **argv, char **environ_, bool *ret_help,
                 char *ret_ignored, size_t ignored_len, char *err, size_t errlen);

@@ -253,10 +253,9 @@ static bool add_to_list(const struct option *option, struct config *config, cons
 
 /* Clients write a tier as `depth` or after NAME@, where "auto" and numbers mean something else. */
 static bool is_tier_name(const char *name) {
-	static const char letters
-	                [] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
-	         others[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
-	return *name && strchr(letters, *name) && !name[strspn(name, others)]
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+	static const char all[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+	return *name && strchr(letters, *name) && !name[strspn(name, all)]
 	                && strcmp(name, "auto") != 0;
 }
 
