@@ -251,11 +251,11 @@ static bool add_to_list(const struct option *option, struct config *config, cons
 	return true;
 }
 
+#define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
 /* Clients write a tier as `depth` or after NAME@, where "auto" and numbers mean something else. */
 static bool is_tier_name(const char *name) {
-	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-	static const char all[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
-	return *name && strchr(letters, *name) && !name[strspn(name, all)]
+	return *name && strchr(LETTERS, *name) && !name[strspn(name, LETTERS "0123456789._-")]
 	                && strcmp(name, "auto") != 0;
 }
 
