@@ -37,6 +37,7 @@ static bool read_activation(struct doc_reader *r, const char *fallback, enum act
 		{ "gelu_new", ACTIVATION_GELU_TANH },
 		{ "gelu_fast", ACTIVATION_GELU_TANH },
 		{ "gelu_pytorch_tanh", ACTIVATION_GELU_TANH },
+		{ "gelu_python_tanh", ACTIVATION_GELU_TANH },
 		{ "gelu_accurate", ACTIVATION_GELU_TANH },
 	};
 	const char *name = doc_read_string(r, "activation_function", fallback);
@@ -133,8 +134,15 @@ static void refuse_foreign_options(struct doc_reader *r) {
 
 /* ---- token ids ---- */
 
-static int32_t read_token(struct doc_reader *r, const char *key, int vocab) {
-	return (int32_t)doc_read_int(r, key, -1, vocab - 1, -1);
+/*
+ * GPT2Config's own id of both symbols stays behind in many a folder whose vocabulary is smaller;
+ * there it names no token, and no token is ever it.
+ */
+static int32_t read_token(struct doc_reader *r, const char *key, const struct facts *facts) {
+	const int last = facts->vocab - 1, gpt2_default = 50256;
+	bool lenient = facts->family == FAMILY_GPT2 && last < gpt2_default;
+	int64_t id = doc_read_int(r, key, -1, lenient ? gpt2_default : last, -1);
+	return id > last ? -1 : (int32_t)id;
 }
 
 static bool add_eos(struct facts *facts, int32_t id) {
@@ -158,7 +166,7 @@ static bool add_eos(struct facts *facts, int32_t id) {
 static void read_eos(struct doc_reader *r, struct facts *facts) {
 	const struct doc *value = doc_get(r->object, "eos_token_id");
 	if (doc_kind(value) != DOC_ARRAY) {
-		if (!add_eos(facts, read_token(r, "eos_token_id", facts->vocab)))
+		if (!add_eos(facts, read_token(r, "eos_token_id", facts)))
 			doc_fail(r, "\"eos_token_id\" is one end symbol too many");
 		return;
 	}
@@ -179,7 +187,7 @@ static void read_eos(struct doc_reader *r, struct facts *facts) {
 
 static void read_tokens(struct doc_reader *r, struct facts *facts) {
 	facts->eos = -1;
-	facts->bos = read_token(r, "bos_token_id", facts->vocab);
+	facts->bos = read_token(r, "bos_token_id", facts);
 	read_eos(r, facts);
 	/* Fine-tunes often name a padding id beyond the table; the engine never looks it up. */
 	facts->pad = (int32_t)doc_read_int(r, "pad_token_id", -1, INT32_MAX, -1);

@@ -185,6 +185,7 @@ TEST(every_name_of_an_activation_is_known) {
 		const char *name;
 		enum activation activation;
 	} names[] = { { "relu", ACTIVATION_RELU }, { "gelu", ACTIVATION_GELU },
+		{ "gelu_python", ACTIVATION_GELU }, { "gelu_python_tanh", ACTIVATION_GELU_TANH },
 		{ "gelu_tanh", ACTIVATION_GELU_TANH }, { "gelu_new", ACTIVATION_GELU_TANH },
 		{ "gelu_fast", ACTIVATION_GELU_TANH }, { "gelu_accurate", ACTIVATION_GELU_TANH },
 		{ "gelu_pytorch_tanh", ACTIVATION_GELU_TANH } };
@@ -257,6 +258,20 @@ TEST(options_that_change_nothing_are_accepted) {
 	                &f));
 	CHECK_INT(f.stack[STACK_DECODER].ffn, 3072);
 	CHECK_INT(f.pad, -1);
+}
+
+TEST(symbols_that_a_small_gpt2_has_from_its_class_alone_are_none) {
+	struct facts f;
+	struct generation_defaults d;
+	const char *generation = "{\"bos_token_id\":50256,\"eos_token_id\":50256}";
+	const char *small = "{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":1,"
+	                    "\"vocab_size\":5000,\"n_ctx\":4,\"bos_token_id\":50256,"
+	                    "\"eos_token_id\":50256}";
+	CHECK(parse(small, &f));
+	CHECK_INT(f.bos, -1);
+	CHECK_INT(f.eos, -1);
+	CHECK(facts_parse_generation(generation, strlen(generation), &f, &d, err, sizeof err));
+	CHECK_INT(f.eos, -1);
 }
 
 TEST(projected_embeddings_are_refused_by_name) {
