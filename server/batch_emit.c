@@ -176,7 +176,7 @@ static void draw(struct batch *b, struct ticket *t, int choice, const float *log
 	const struct job_prompt *prompt = &job->prompts[ticket_prompt_of(t, choice)];
 
 	struct sampling sampling = job->sampling;
-	if (!request->ignore_eos && progress->n_tokens >= job->min_tokens)
+	if (progress->n_tokens >= job->min_tokens)
 		sampling.n_banned = 0;
 	int32_t token;
 	if (!sample_token(b->sampler, logits, &sampling, prompt->tokens, (size_t)prompt->n_tokens,

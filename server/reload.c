@@ -11,6 +11,7 @@
 #include "server/clock.h"
 #include "server/log.h"
 #include "server/memory.h"
+#include "server/resolve.h"
 #include "server/server.h"
 
 struct loading {
@@ -34,6 +35,12 @@ static void load(struct task *task) {
 		return;
 	l->file_bytes = memory_weight_files(l->dir);
 	l->model = model_open(l->dir, &options, l->failure, sizeof l->failure);
+	if (l->model
+	                && !resolve_check_config(l->model, l->server->config, l->failure,
+	                                sizeof l->failure)) {
+		model_close(l->model);
+		l->model = NULL;
+	}
 }
 
 static void finish(struct server *server, const char *failure) {

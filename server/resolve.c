@@ -291,10 +291,10 @@ static bool settle_bias(const struct model *model, struct job *job, struct error
 	return true;
 }
 
-/* End symbols that must not be drawn: all with ignore_eos, else before min_tokens. */
+/* End symbols: they must not be drawn before min_tokens. */
 static bool settle_banned(const struct model *model, struct job *job, struct error *e) {
 	const struct facts *facts = &model->facts;
-	if (facts->eos < 0 || (!job->request.ignore_eos && job->min_tokens == 0))
+	if (facts->eos < 0 || job->min_tokens == 0)
 		return true;
 	job->banned = calloc((size_t)facts->n_eos + 1, sizeof *job->banned);
 	if (!job->banned)
@@ -325,7 +325,7 @@ static bool settle_sampling(const struct model *model, struct job *job, struct e
 
 /* ---- the job ---- */
 
-static bool settle_choices(struct job *job, struct error *e) {
+static bool settle_choices(const struct model *model, struct job *job, struct error *e) {
 	const struct request *request = &job->request;
 	job->n = request->n > 0 ? request->n : 1;
 	job->best_of = request->best_of > 0 ? request->best_of : job->n;
@@ -341,6 +341,8 @@ static bool settle_choices(struct job *job, struct error *e) {
 	job->stream = request->stream;
 	job->want_logprobs = request->logprobs >= 0;
 	job->n_top = request->logprobs > 0 ? request->logprobs : 0;
+	if (job->n_top > model->facts.vocab)
+		job->n_top = model->facts.vocab;
 	job->want_prompt_logprobs = request->echo && job->want_logprobs;
 	return true;
 }
@@ -364,11 +366,12 @@ static bool build(const struct model *model, const struct config *config, struct
 	struct depth_spec ignored;
 	if (request->kind == REQUEST_TOKENIZE)
 		return resolve_model_name(model, config, request, &ignored, e)
-		                && read_prompts(model, config, job, e) && settle_choices(job, e);
+		                && read_prompts(model, config, job, e)
+		                && settle_choices(model, job, e);
 	if (!resolve_policy(model, config, request, &job->policy, e)
 	                || !read_prompts(model, config, job, e)
 	                || !settle_lengths(model, config, job, e) || !settle_sampling(model, job, e)
-	                || !settle_choices(job, e))
+	                || !settle_choices(model, job, e))
 		return false;
 	settle_time(job);
 	return job_allocate(job, tokenizer_longest(model->tokenizer), e);

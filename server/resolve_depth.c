@@ -245,7 +245,19 @@ static bool use_auto(const struct model *model, struct depth_policy *policy, str
 	                policy->min_depth, policy->max_depth);
 }
 
-/* `default_depth` of the config; one that does not fit this model counts as full. */
+bool resolve_check_config(
+                const struct model *model, const struct config *config, char *err, size_t errlen) {
+	struct depth_spec spec = suffix_depth(config->default_depth);
+	struct error e;
+	int64_t depth;
+	if (!config->default_depth[0] || spec_layers(model, config, &spec, &depth, &e))
+		return true;
+	snprintf(err, errlen, "default-depth \"%s\" does not fit this model: %s",
+	                config->default_depth, e.message);
+	return false;
+}
+
+/* `default_depth` of the config; a loaded model has passed resolve_check_config. */
 static int64_t default_depth(const struct model *model, const struct config *config,
                 struct depth_spec *ret_spec) {
 	int64_t depth;

@@ -436,6 +436,20 @@ TEST(an_end_symbol_stops_and_leaves_no_text) {
 	close_all();
 }
 
+TEST(an_ignored_end_symbol_is_drawn_and_the_answer_goes_on) {
+	open_opt();
+	struct ticket *t = join("{\"prompt\":[2,70,80],\"max_tokens\":5,\"temperature\":0,"
+	                        "\"ignore_eos\":true,\"logit_bias\":{\"2\":100}}");
+	run_all();
+	CHECK_INT(t->progress[0].n_tokens, 5);
+	CHECK_INT(t->progress[0].finish, FINISH_LENGTH);
+	for (int i = 0; i < 5; i++)
+		CHECK_INT(t->job->choices[0].tokens[i], 2);
+	CHECK_INT(t->progress[0].text_len, 0);
+	destroy(t);
+	close_all();
+}
+
 TEST(a_stop_string_ends_at_its_own_step) {
 	open_opt();
 	struct ticket *whole = join("{\"prompt\":[2,70,80],\"max_tokens\":30,\"temperature\":1,"

@@ -161,6 +161,29 @@ TEST(the_configured_default_depth_is_used) {
 	rig_close(&rig);
 }
 
+TEST(a_configured_default_depth_that_does_not_fit_is_refused_at_the_start) {
+	char err[512];
+	open_opt();
+	CHECK(resolve_check_config(rig.model, &rig.config, err, sizeof err));
+	strcpy(rig.config.default_depth, "balanced");
+	CHECK(resolve_check_config(rig.model, &rig.config, err, sizeof err));
+	strcpy(rig.config.default_depth, "balancd");
+	CHECK(!resolve_check_config(rig.model, &rig.config, err, sizeof err));
+	CHECK(strstr(err, "balancd"));
+	strcpy(rig.config.default_depth, "99");
+	CHECK(!resolve_check_config(rig.model, &rig.config, err, sizeof err));
+	rig_close(&rig);
+}
+
+TEST(alternatives_are_at_most_the_vocabulary) {
+	open_opt();
+	rig.config.top_logprobs = 1000;
+	struct job *job = completion("{\"prompt\":[4],\"logprobs\":500}");
+	CHECK_INT(job->n_top, rig.model->facts.vocab);
+	job_destroy(job);
+	rig_close(&rig);
+}
+
 TEST(texts_get_the_start_symbol_and_token_ids_nothing) {
 	open_opt();
 	struct job *job = completion("{\"prompt\":[\"a\",\"b\"]}");
@@ -291,7 +314,7 @@ TEST(end_symbols_are_banned_where_they_must_not_come) {
 	CHECK_INT(job->sampling.banned[0], 2);
 	job_destroy(job);
 	job = completion("{\"prompt\":[4],\"ignore_eos\":true}");
-	CHECK_INT(job->sampling.n_banned, 1);
+	CHECK_INT(job->sampling.n_banned, 0);
 	job_destroy(job);
 	rig_close(&rig);
 }
