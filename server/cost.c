@@ -11,7 +11,7 @@ const int cost_rows[COST_POINTS] = { 1, 2, 4, 8, 12, 16, 32, 64, 128, 512 };
 
 /* The quantile of recent requests that the margin covers. */
 #define MARGIN_QUANTILE 0.95
-#define MARGIN_RESCUED_QUANTILE 0.75
+#define MARGIN_RESCUED_QUANTILE 0.80
 /* Relative; a step that took longer counts as this. */
 #define LARGEST_ERROR 2.0
 #define MARGIN_LEAST 1.02
