@@ -229,7 +229,8 @@ static bool admit_waiting(struct engine *engine, struct ticket **at, int64_t now
 		return true;
 	}
 	if (!batch_fits(engine->batch, t, &answer.subnet)) {
-		if (batch_jobs(engine->batch) > 0)
+		/* What does not fit beside nothing never will. */
+		if (batch_sequences(engine->batch) > 0)
 			return false;
 		error_set(&e, ERROR_CONTEXT_LENGTH_EXCEEDED, "max_tokens",
 		                "The server's KV pool cannot hold this request; ask for fewer "
