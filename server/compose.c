@@ -147,14 +147,11 @@ void token_list_add_prompt(struct token_list *list, const struct model *model,
 }
 
 void token_list_add_choice(struct token_list *list, const struct model *model,
-                const struct choice *choice, size_t text_len, int from, int to) {
+                const struct choice *choice, int from, int to) {
 	const size_t *ends = choice->token_text_end;
 	for (int i = from; i < to; i++) {
 		struct answer_token *token = add_token(list, model, choice->tokens[i]);
-		size_t begin = ends && i > 0 && ends[i - 1] < text_len ? ends[i - 1]
-		                : i > 0                                ? text_len
-		                                                       : 0;
-		size_t end = ends && ends[i] < text_len ? ends[i] : text_len;
+		size_t begin = ends && i > 0 ? ends[i - 1] : 0, end = ends ? ends[i] : 0;
 		list->text_offset += characters(choice->text + begin, end - begin);
 		if (choice->logprobs)
 			add_logprob(list, token, choice->logprobs[i],

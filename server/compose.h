@@ -37,9 +37,12 @@ void token_list_finish(struct token_list *list);
 /* Tokens [from, to) of a prompt; the first of a text has no log-probability. */
 void token_list_add_prompt(struct token_list *list, const struct model *model,
                 const struct job_prompt *prompt, int from, int to);
-/* Tokens [from, to) of an answer whose text has `text_len` bytes so far. */
+/*
+ * Tokens [from, to) of an answer. Where one begins counts all text before it, shown or not: a stop
+ * string's tokens are listed too.
+ */
 void token_list_add_choice(struct token_list *list, const struct model *model,
-                const struct choice *choice, size_t text_len, int from, int to);
+                const struct choice *choice, int from, int to);
 
 /* The text of prompt i as `echo` repeats it. */
 void compose_prompt_text(

@@ -70,7 +70,8 @@ struct choice {
 	struct token_logprob *tops; /* [cap][n_top] or NULL */
 	size_t *token_text_end;     /* [cap] bytes of text after each token, not counting bytes that
 	                         * await the rest of a character; NULL without logprobs */
-	char *text; /* well-formed UTF-8; up to text_len stop strings are cut; [text_cap] */
+	char *text; /* [text_cap] well-formed UTF-8; up to text_len stop strings are cut; what is
+	             * beyond, up to the last published token's end, may be read too */
 	size_t text_cap;
 	int stop_index;                   /* which stop string ended it, or -1 */
 	double logprob_sum;               /* for best_of */

@@ -57,7 +57,7 @@ static bool compose_choice(const struct call *call, struct parts *parts, int i) 
 		if (!token_list_init(list, (size_t)before + (size_t)seen->n_tokens, job->n_top))
 			return false;
 		token_list_add_prompt(list, model, prompt, 0, before);
-		token_list_add_choice(list, model, from, seen->text_len, 0, seen->n_tokens);
+		token_list_add_choice(list, model, from, 0, seen->n_tokens);
 		to->logprobs = true;
 		to->tokens = list->tokens;
 		to->n_tokens = list->n;

@@ -87,8 +87,7 @@ static void write_new(struct call *call, int i, bool final, struct buffer *out) 
 		                               .first = !sent->begun } };
 	if (job->want_logprobs && token_list_init(&piece.list, (size_t)n, job->n_top)) {
 		piece.list.text_offset = sent->text_offset;
-		token_list_add_choice(&piece.list, model, choice, seen->text_len, sent->tokens,
-		                seen->n_tokens);
+		token_list_add_choice(&piece.list, model, choice, sent->tokens, seen->n_tokens);
 		piece.choice.logprobs = true;
 		piece.choice.tokens = piece.list.tokens;
 		piece.choice.n_tokens = piece.list.n;

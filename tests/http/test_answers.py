@@ -6,7 +6,8 @@ import math
 import socket
 import sys
 
-from harness import Server, eventually, in_background, main, parse_events, request_text, same, test
+from harness import (Server, eventually, in_background, long_model, main, parse_events,
+                     request_text, same, test)
 
 PROMPT = {"prompt": "The old house", "max_tokens": 12, "seed": 7}
 
@@ -62,6 +63,20 @@ def a_stream_says_the_same_as_an_answer(server):
             final = chunk["choices"][0]["finish_reason"] is not None
             same("timings" in chunk, final)
             assert not final or chunk["depth"]["used"] == whole["depth"]["used"]
+
+
+@test
+def text_held_back_moves_no_token():
+    with long_model() as model, Server(model=model) as s:
+        body = {"prompt": "a", "seed": 3, "max_tokens": 600, "logprobs": 0, "ignore_eos": True}
+        text = s.complete(**body).json()["choices"][0]["text"]
+        body["stop"] = [text[i:i + 40] + "~~~" for i in range(60, 540, 60)]  # begun, not met
+        whole = s.complete(**body).json()["choices"][0]
+        chunks = [e["choices"][0] for e in s.stream(**body)[:-1]]
+        assert len(chunks) > 5
+        same("".join(c["text"] for c in chunks), whole["text"])
+        same([x for c in chunks for x in c["logprobs"]["text_offset"]],
+             whole["logprobs"]["text_offset"])
 
 
 @test
