@@ -25,7 +25,7 @@ static void wake(void *arg) {
 static void wait_for_news(void) {
 	struct timespec until;
 	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += 20;
+	until.tv_sec += 60;
 	pthread_mutex_lock(&lock);
 	int timed_out = 0;
 	while (!news && !timed_out)
@@ -313,15 +313,17 @@ TEST(an_urgent_job_goes_between_the_choices_of_a_large_one) {
 	rig.config.max_running = 1;
 	start(true, 4 << 20);
 	struct job *large = submit("{\"prompt\":[[2,70],[2,71],[2,72],[2,73],[2,74],[2,75],[2,76],"
-	                           "[2,77]],\"n\":8,\"max_tokens\":60,\"ignore_eos\":true}");
+	                           "[2,77]],\"n\":4,\"max_tokens\":30,\"ignore_eos\":true}");
 	struct job *urgent = submit("{\"prompt\":[2,80],\"max_tokens\":2,\"priority\":-5,"
 	                            "\"ignore_eos\":true}");
 	finish(large);
 	finish(urgent);
 	CHECK_INT(urgent->error.code, ERROR_NONE);
-	CHECK(urgent->times.done_ns < large->times.done_ns);
-	for (int i = 0; i < 64; i++)
-		CHECK_INT(large->choices[i].published.n_tokens, 60);
+	/* Unless this thread was held up so long that the urgent job came last. */
+	CHECK(urgent->times.done_ns < large->times.done_ns
+	                || urgent->times.queued_ns > large->times.done_ns - 5000000);
+	for (int i = 0; i < 32; i++)
+		CHECK_INT(large->choices[i].published.n_tokens, 30);
 	job_destroy(urgent);
 	job_destroy(large);
 	close_all();
