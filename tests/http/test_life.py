@@ -355,6 +355,10 @@ def draining_under_load_answers_everything():
             t.join()
             outcomes = t.result[0]
             assert outcomes.count(200) > 0, outcomes
+            # A handshake that the kernel completes between the last accept and the close of the
+            # listening socket is reset by the kernel; nothing was accepted, and nothing comes after.
+            if outcomes[-1] == repr(ConnectionResetError(104, "Connection reset by peer")):
+                outcomes.pop()
             same({o for o in outcomes if o not in (200, 503)}, set())
 
 
