@@ -189,10 +189,13 @@ static bool check_body(struct call *call) {
 }
 
 static bool check_state(struct call *call) {
-	if (call->route->work && call->server->life >= LIFE_DRAINING)
+	const struct server *server = call->server;
+	/* Told to stop while loading, it will have no model to serve on with. */
+	enum life last = server->current ? LIFE_LEAVING : LIFE_SERVING;
+	if (call->route->work && server->life > last)
 		return error_set(&call->error, ERROR_SHUTTING_DOWN, NULL,
 		                "The server is shutting down; send the request to another one.");
-	if (call->route->work && !call->server->current && call->server->life == LIFE_LOADING)
+	if (call->route->work && !server->current)
 		return error_set(&call->error, ERROR_MODEL_LOADING, NULL,
 		                "The model is still loading; retry in a moment.");
 	return true;

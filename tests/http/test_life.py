@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 
-from harness import (BINARY, ROOT, TINY, Server, eventually, in_background, long_model, main,
+from harness import (BINARY, ROOT, TINY, Connection, Server, eventually, in_background, long_model, main,
                      parse_events, request_text, same, test)
 
 # Far longer than the test waits; the first token comes at once.
@@ -326,6 +326,45 @@ def drain_over_http():
         same(s.wait(), 0)
 
 
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        return s.getsockname()[1]
+
+
+@test
+def draining_while_loading_refuses_work():
+    for _ in range(10):  # the freeze below may come too late, when the model is ready
+        port, admin = free_port(), free_port()
+        process = subprocess.Popen(
+            [BINARY, "serve", "--model", os.path.join(ROOT, "deploy", "demo"), "--port", str(port),
+             "--admin-port", str(admin)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        connections = []
+
+        def listens():
+            try:
+                connections.extend(Connection(p) for p in (admin, port)[len(connections):])
+            except ConnectionRefusedError:
+                pass
+            return len(connections) == 2
+        assert eventually(listens)
+        drain, work = connections
+        drain.send(request_text("GET", "/readyz"))
+        loading = drain.answer().json()["status"] == "loading"
+        process.send_signal(signal.SIGSTOP)  # so that it finds both at once
+        drain.send(request_text("POST", "/drain", b""))
+        work.send(request_text("POST", "/v1/completions", {"prompt": "a", "max_tokens": 1}))
+        process.send_signal(signal.SIGCONT)
+        try:
+            same(work.answer().status if loading else 503, 503)
+        finally:
+            process.wait()
+            drain.close()
+            work.close()
+        same(process.returncode, 0)
+        if loading:
+            return
+
+
 @test
 def draining_under_load_answers_everything():
     with Server() as s:
@@ -385,6 +424,10 @@ def a_bad_reload_is_refused_with_a_sentence():
         other = os.path.join(ROOT, "tests", "data", "tiny-fathom-sin-post")  # 3 layers, not 6
         same(s.ask("POST", "/reload", {"model": other}, admin=True).status, 400)
         same(s.ask("POST", "/reload", b"[1", admin=True).code, "invalid_json")
+        for body in ({"modle": folder}, {"model": folder, "x": 1}, {"model": ""}, []):
+            same((body, s.ask("POST", "/reload", body, admin=True).code), (body, "invalid_request"))
+            assert "FOLDER" in s.ask("POST", "/reload", body, admin=True).json()["error"]["message"]
+        same(s.ask("POST", "/reload", {"model": None}, admin=True).status, 200)
         same(s.complete(prompt="a", max_tokens=1).status, 200)
 
 
