@@ -149,7 +149,9 @@ static bool read_folder(struct call *call, char *dir, size_t size, struct error 
 	named = doc_read_string(&reader, "model", NULL);
 	if (named)
 		snprintf(dir, size, "%s", named);
-	bool ok = !reader.failed && doc_kind(doc) == DOC_OBJECT;
+	/* Under another name a folder would be ignored, and the present one loaded again. */
+	bool ok = !reader.failed && doc_kind(doc) == DOC_OBJECT && *dir
+	                && doc_count(doc) == (doc_get(doc, "model") != NULL);
 	doc_free(doc);
 	return ok
 	                || error_set(e, ERROR_INVALID_REQUEST, "model",

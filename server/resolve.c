@@ -227,6 +227,9 @@ static bool settle_lengths(const struct model *model, const struct config *confi
 	                                             : config->default_max_tokens;
 	if (request->max_tokens.set) {
 		max = request->max_tokens.value;
+		if (max == 0 && request->kind == REQUEST_CHAT)
+			return error_set(e, ERROR_INVALID_REQUEST, "max_tokens",
+			                "max_tokens is 0; ask for at least one token.");
 		if (max == 0 && !request->echo)
 			return error_set(e, ERROR_INVALID_REQUEST, "max_tokens",
 			                "max_tokens is 0, which needs \"echo\": true; ask for at "

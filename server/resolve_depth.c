@@ -158,8 +158,7 @@ static bool spec_layers(const struct model *model, const struct config *config,
 		if (spec->encoder != 0)
 			return error_set(e, ERROR_INVALID_DEPTH, "depth",
 			                "This model has no encoder; send depth as a number from 1 "
-			                "to "
-			                "%d or as {\"decoder\": ...}.",
+			                "to %d.",
 			                layers);
 		if (spec->decoder < 1 || spec->decoder > layers)
 			return error_set(e, ERROR_INVALID_DEPTH, "depth",

@@ -5,6 +5,7 @@
 #include "proto/answer.h"
 #include "server/compose.h"
 #include "server/handlers.h"
+#include "server/resolve.h"
 #include "server/submit.h"
 
 static void answer_tokens(struct call *call) {
@@ -57,7 +58,10 @@ void handle_detokenize(struct call *call) {
 		call_fail(call, &e);
 		return;
 	}
-	if (join(generation_model(call->server->current), &request, &text, &e)) {
+	const struct model *model = generation_model(call->server->current);
+	struct depth_spec ignored;
+	if (resolve_model_name(model, call->server->config, &request, &ignored, &e)
+	                && join(model, &request, &text, &e)) {
 		answer_write_detokenize(&body, text.data ? text.data : "", text.len);
 		body.failed = body.failed || text.failed;
 		call_answer(call, 200, NULL, &body);

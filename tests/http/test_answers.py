@@ -202,6 +202,9 @@ def tokens_go_both_ways(server):
     back = server.ask("POST", "/detokenize", {"tokens": bare["tokens"]}).json()
     same((back["text"], back["prompt"]), (text, text))
     same(server.ask("POST", "/detokenize", {"tokens": [999999]}).status, 400)
+    for path, body in (("/tokenize", {"prompt": "a"}), ("/detokenize", {"tokens": [5]})):
+        same(server.ask("POST", path, {**body, "model": "tiny-opt"}).status, 200)
+        same(server.ask("POST", path, {**body, "model": "other"}).code, "model_not_found")
 
 
 @test
@@ -229,6 +232,18 @@ def chat_needs_a_template(server):
         same(events[0]["choices"][0]["delta"]["role"], "assistant")
         text = "".join(e["choices"][0]["delta"].get("content", "") for e in events[:-1])
         same(text, whole["choices"][0]["message"]["content"])
+
+
+@test
+def refusals_advise_only_what_works(server):
+    answer = server.complete(**PROMPT, depth={"encoder": 1, "decoder": 2})
+    same(answer.code, "invalid_depth")
+    assert "{" not in answer.json()["error"]["message"], answer.body  # the object is refused
+    with Server("--chat-template", "plain") as s:
+        body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 0}
+        answer = s.ask("POST", "/v1/chat/completions", body)
+        same(answer.json()["error"]["param"], "max_tokens")
+        assert "echo" not in answer.json()["error"]["message"], answer.body  # chat has none
 
 
 @test

@@ -10,8 +10,8 @@ import sys
 import tempfile
 import time
 
-from harness import (BINARY, ROOT, TINY, Connection, Server, eventually, in_background, long_model, main,
-                     parse_events, request_text, same, test)
+from harness import (BINARY, ROOT, TINY, Connection, Server, eventually, in_background,
+                     long_model, main, parse_events, request_text, same, test)
 
 # Far longer than the test waits; the first token comes at once.
 LONG = {"prompt": "The", "max_tokens": 16000, "ignore_eos": True, "temperature": 0}
