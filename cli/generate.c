@@ -347,6 +347,15 @@ static void print_json(struct job *const *jobs, int n, const struct runner *s) {
 	buffer_finish(&b);
 }
 
+/* For people: "0 2 4", or "0-11" where the plan is a run of layers. */
+static void describe_layers(const struct plan *plan, char *text, size_t size) {
+	int last = plan->layers[plan->depth - 1];
+	if (plan->depth > 2 && last - plan->layers[0] == plan->depth - 1)
+		snprintf(text, size, "%d-%d", plan->layers[0], last);
+	else
+		list_layers(plan, " ", text, size);
+}
+
 static bool print_columns(struct job *const *jobs, int n, const char *prompt, size_t len) {
 	struct column *columns = calloc((size_t)n, sizeof *columns);
 	struct buffer texts[MOST_DEPTHS] = { { 0 } };
@@ -354,7 +363,7 @@ static bool print_columns(struct job *const *jobs, int n, const char *prompt, si
 		const struct choice *c = &jobs[i]->choices[0];
 		const struct plan *plan = &jobs[i]->subnet.stack[STACK_DECODER];
 		char layers[400];
-		list_layers(plan, " ", layers, sizeof layers);
+		describe_layers(plan, layers, sizeof layers);
 		snprintf(columns[i].heads[0], sizeof columns[i].heads[0], "depth %d of %d",
 		                plan->depth, plan->of);
 		snprintf(columns[i].heads[1], sizeof columns[i].heads[1], "layers %s", layers);
@@ -376,7 +385,7 @@ static bool print_columns(struct job *const *jobs, int n, const char *prompt, si
 static void print_summary(const struct job *job) {
 	const struct plan *plan = &job->subnet.stack[STACK_DECODER];
 	char layers[MAX_LAYERS * 5];
-	list_layers(plan, " ", layers, sizeof layers);
+	describe_layers(plan, layers, sizeof layers);
 	fprintf(stderr, "depth %d of %d (layers %s), %d tokens, %.2f ms per token\n", plan->depth,
 	                plan->of, layers, job->choices[0].published.n_tokens, ms_per_token(job));
 }
