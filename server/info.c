@@ -166,7 +166,9 @@ void handle_depths(struct call *call) {
 	buffer_printf(&b, "{\"layers\":%d,\"rule\":\"%s\",\"depths\":[", model_layers(model),
 	                plan_rule_name(rule));
 	for (int depth = 1; depth <= model_layers(model); depth++) {
-		if (!model_subnet(model, rule, depth, &subnet))
+		/* All layers are one plan, whatever the rule. */
+		enum plan_rule by = depth == model_layers(model) ? PLAN_RULE_EVEN : rule;
+		if (!model_subnet(model, by, depth, &subnet))
 			continue; /* tuned plans need not have every depth */
 		buffer_puts(&b, first ? "" : ",");
 		write_depth(&b, model, &snapshot.cost, &subnet);

@@ -29,9 +29,9 @@ bool resolve_model_name(const struct model *model, const struct config *config,
 /* Layers of a tier of this model; 0 if there is no such tier. */
 int resolve_tier(const struct model *model, const struct config *config, const char *name);
 
-/* Whether the configuration's default depth exists in this model; else one sentence. */
-bool resolve_check_config(const struct model *model, const struct config *config, char *err,
-                size_t errlen);
+/* Whether the configured plan rule and default depth exist in this model; else one sentence. */
+bool resolve_check_config(
+                const struct model *model, const struct config *config, char *err, size_t errlen);
 
 /* The name clients see first: the first --served-model-name, else the model folder's. */
 const char *resolve_served_name(const struct model *model, const struct config *config);

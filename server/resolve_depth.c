@@ -246,13 +246,22 @@ static bool use_auto(const struct model *model, struct depth_policy *policy, str
 
 bool resolve_check_config(
                 const struct model *model, const struct config *config, char *err, size_t errlen) {
-	struct depth_spec spec = suffix_depth(config->default_depth);
+	const char *name = config->default_depth[0] ? config->default_depth : "full";
+	struct depth_spec spec = suffix_depth(name);
+	struct request bare = { 0 };
+	struct subnet ignored;
+	enum plan_rule rule;
 	struct error e;
 	int64_t depth;
-	if (!config->default_depth[0] || spec_layers(model, config, &spec, &depth, &e))
+	if (!choose_rule(model, config, &bare, &rule, &e)) {
+		snprintf(err, errlen, "plan-rule \"%s\" does not fit this model: %s",
+		                config->plan_rule, e.message);
+		return false;
+	}
+	if (spec_layers(model, config, &spec, &depth, &e)
+	                && (depth == 0 || resolve_subnet(model, rule, depth, &ignored, &e)))
 		return true;
-	snprintf(err, errlen, "default-depth \"%s\" does not fit this model: %s",
-	                config->default_depth, e.message);
+	snprintf(err, errlen, "default-depth \"%s\" does not fit this model: %s", name, e.message);
 	return false;
 }
 

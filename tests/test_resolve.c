@@ -175,6 +175,17 @@ TEST(a_configured_default_depth_that_does_not_fit_is_refused_at_the_start) {
 	rig_close(&rig);
 }
 
+TEST(a_configured_rule_that_the_model_lacks_is_refused_at_the_start) {
+	char err[512];
+	open_opt();
+	strcpy(rig.config.plan_rule, "prefix");
+	CHECK(resolve_check_config(rig.model, &rig.config, err, sizeof err));
+	strcpy(rig.config.plan_rule, "tuned");
+	CHECK(!resolve_check_config(rig.model, &rig.config, err, sizeof err));
+	CHECK(strstr(err, "plan-rule \"tuned\""));
+	rig_close(&rig);
+}
+
 TEST(alternatives_are_at_most_the_vocabulary) {
 	open_opt();
 	rig.config.top_logprobs = 1000;

@@ -3,10 +3,13 @@
 """Answers and their shapes: completions, streams, log-probabilities, depth, refusals."""
 import json
 import math
+import os
+import shutil
 import socket
 import sys
+import tempfile
 
-from harness import (Server, eventually, in_background, long_model, main, parse_events,
+from harness import (TINY, Server, eventually, in_background, long_model, main, parse_events,
                      request_text, same, test)
 
 PROMPT = {"prompt": "The old house", "max_tokens": 12, "seed": 7}
@@ -190,6 +193,21 @@ def every_depth_is_listed(server):
     same(sizes[-1], 63040)  # as the folder's README says
     costs = [e["decode_ms_per_token"] for e in d["depths"]]
     assert all(c > 0 for c in costs) and costs == sorted(costs)
+
+
+@test
+def tuned_plans_are_listed_with_the_whole_model():
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "tuned")
+        shutil.copytree(TINY, path)
+        with open(os.path.join(path, "plans.json"), "w", encoding="utf-8") as f:
+            json.dump({"plans": [{"depth": 3, "layers": [0, 2, 5]}]}, f)
+        with Server("--plan-rule", "tuned", model=path) as s:
+            listed = {d["depth"]: d["layers"] for d in s.ask("GET", "/v1/depths").json()["depths"]}
+            same(listed, {3: [0, 2, 5], 6: [0, 1, 2, 3, 4, 5]})
+            for depth, layers in listed.items():
+                same(s.complete(**PROMPT, depth=depth).json()["depth"]["layers"], layers)
+            same(s.complete(**PROMPT, depth=2).code, "invalid_depth")
 
 
 @test
