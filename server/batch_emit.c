@@ -166,6 +166,14 @@ static void add_text(struct batch *b, struct ticket *t, int choice, int32_t toke
 		out->token_text_end[t->progress[choice].n_tokens] = c->text.len;
 }
 
+/*
+ * Which random numbers the choice draws by. With the client's seed a prompt gives in a list what it
+ * gives alone; without, prompts that are the same are samples of their own.
+ */
+static uint32_t random_stream(const struct job *job, int choice) {
+	return (uint32_t)(job->request.seed.set ? choice % job->best_of : choice);
+}
+
 /* Draws a token, stores it, and ends the choice if the token ends it. */
 static void draw(struct batch *b, struct ticket *t, int choice, const float *logits) {
 	struct job *job = t->job;
@@ -180,8 +188,7 @@ static void draw(struct batch *b, struct ticket *t, int choice, const float *log
 		sampling.n_banned = 0;
 	int32_t token;
 	if (!sample_token(b->sampler, logits, &sampling, prompt->tokens, (size_t)prompt->n_tokens,
-	                    out->tokens, (size_t)progress->n_tokens,
-	                    (uint32_t)(choice % job->best_of),
+	                    out->tokens, (size_t)progress->n_tokens, random_stream(job, choice),
 	                    (uint32_t)(prompt->n_tokens + progress->n_tokens), &token)
 	                || !note_logprob(b, t, choice, logits, token)) {
 		fail_not_finite(t);

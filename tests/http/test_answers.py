@@ -109,6 +109,16 @@ def the_same_seed_gives_the_same_tokens(server):
 
 
 @test
+def equal_prompts_are_sampled_apart_but_for_a_seed(server):
+    body = {"prompt": ["The old"] * 4, "max_tokens": 12, "temperature": 1.0, "ignore_eos": True}
+    texts = [c["text"] for c in server.complete(**body).json()["choices"]]
+    assert len(set(texts)) > 1, texts
+    seeded = [c["text"] for c in server.complete(**body, seed=5).json()["choices"]]
+    alone = server.complete(**{**body, "prompt": "The old"}, seed=5).json()["choices"][0]["text"]
+    same(seeded, [alone] * 4)
+
+
+@test
 def echo_with_logprobs_sums_to_loglikelihood(server):
     for prompt in ("The old house stood", [5, 9, 30, 41]):
         c = server.complete(prompt=prompt, max_tokens=1, echo=True, logprobs=1).json()
