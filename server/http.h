@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * HTTP: listeners, connections and exchanges. The http_*.c files are the only ones that know
- * libmicrohttpd; what they offer here has nothing of it. Loop thread only.
+ * HTTP: listeners, connections and exchanges. http.c is the only file that knows libmicrohttpd; what
+ * it offers here has nothing of it. Loop thread only.
  *
  * An exchange is one request and its answer. It goes through the handler's functions in this order:
  *

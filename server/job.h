@@ -76,7 +76,6 @@ struct choice {
 	int stop_index;                   /* which stop string ended it, or -1 */
 	double logprob_sum;               /* for best_of */
 	struct choice_progress published; /* under the mailbox lock */
-	void *running; /* the engine's own state of this choice (batch.c); NULL outside a batch */
 };
 
 struct job_change {
@@ -134,8 +133,7 @@ struct job {
 	double prefill_ms, decode_ms;
 
 	/* links */
-	struct job *next;  /* engine::inbox, engine::waiting or engine::outbox */
-	bool in_outbox;    /* under the mailbox lock */
+	struct job *next;  /* of those that engine_collect returned */
 	void *owner;       /* the loop's connection state; the engine never touches it */
 	void *engine_data; /* the engine's own state; the loop never touches it */
 };

@@ -133,6 +133,16 @@ static struct http *open_listener(
 	return http_open(&options, err, errlen);
 }
 
+static void warn_if_open(const struct server *server, const char *listener, const char *host) {
+	if (!listen_is_public(host) || auth_required(server->auth))
+		return;
+	log_event(LOG_WARN, "open_to_all", { "listener", LOG_STR(listener) },
+	                { "host", LOG_STR(host) },
+	                { "advice",
+	                                LOG_STR("set --api-key-file, or keep the port behind a "
+	                                        "proxy that checks access") });
+}
+
 static bool open_listeners(struct server *server, char *err, size_t errlen) {
 	const struct config *c = server->config;
 	server->main = open_listener(server, false, most_connections(c), err, errlen);
@@ -143,12 +153,9 @@ static bool open_listeners(struct server *server, char *err, size_t errlen) {
 		if (!server->admin)
 			return false;
 	}
-	if (listen_is_public(c->host) && !auth_required(server->auth))
-		log_event(LOG_WARN, "open_to_all", { "host", LOG_STR(c->host) },
-		                { "advice",
-		                                LOG_STR("set --api-key-file, or keep the port "
-		                                        "behind a "
-		                                        "proxy that checks access") });
+	warn_if_open(server, "main", c->host);
+	if (server->admin)
+		warn_if_open(server, "admin", c->admin_host);
 	return true;
 }
 

@@ -477,7 +477,9 @@ def memory_is_not_dumped_and_open_servers_warn():
         with open(f"/proc/{s.process.pid}/limits", encoding="ascii") as f:
             core = next(line for line in f if line.startswith("Max core file size"))
         same(core.split()[4:6], ["0", "0"])
-        same(len(s.lines("open_to_all")), 1)
+        same([line["listener"] for line in s.lines("open_to_all")], ["main"])
+    with Server("--admin-host", "0.0.0.0") as s:  # who drains and reloads matters more
+        same([line["listener"] for line in s.lines("open_to_all")], ["admin"])
 
 
 class Slow:
