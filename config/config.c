@@ -42,12 +42,15 @@ static bool set_scalar(const struct option *option, struct config *config, const
 		snprintf(number, sizeof number, "%.17g", json_number_value(value));
 		return option_set(option, config, number, source, err, errlen);
 	}
-	snprintf(err, errlen, "%s: the value has the wrong type; expected is %s", source,
+	char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+	snprintf(err, errlen, "%s: the value %.80s has the wrong type; expected is %s", source,
+	                text ? text : "?",
 	                option->type == OPTION_BOOL  ? "true or false"
 	                                : wants_text ? "a string"
 	                                : option->type == OPTION_INT
 	                                ? "a number"
 	                                : "a number or a string with a unit");
+	free(text);
 	return false;
 }
 
@@ -101,8 +104,11 @@ static bool load_file(struct config *config, const char *path, char *err, size_t
 	json_error_t error;
 	json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
 	if (!root) {
-		snprintf(err, errlen, "%s: %s (line %d, column %d)", path, error.text, error.line,
-		                error.column);
+		if (error.line < 0)
+			snprintf(err, errlen, "%s: the configuration file cannot be read", path);
+		else
+			snprintf(err, errlen, "%s: %s (line %d, column %d)", path, error.text,
+			                error.line, error.column);
 		return false;
 	}
 	bool ok = json_is_object(root);

@@ -66,8 +66,8 @@ struct config {
 	int connections; /* 0: min(1024, RLIMIT_NOFILE - 64) */
 	int queue_requests;
 	int64_t queue_tokens;
-	int prompts, n, best_of, stops, stop_bytes, logit_bias, top_logprobs, json_depth,
-	                json_values;
+	int prompts, n, best_of, stops, stop_bytes, logit_bias, top_logprobs, logprob_entries,
+	                json_depth, json_values;
 	int64_t max_deadline_ms;
 	int overload_status; /* 503 or 429 */
 	int retry_after_ms;  /* smallest Retry-After */

@@ -115,6 +115,8 @@ const struct option option_table[] = {
 	INT(limits, "stop-bytes", stop_bytes, "256", 1, 4096, "bytes of one stop string"),
 	INT(limits, "logit-bias", logit_bias, "300", 0, 100000, "entries of logit_bias"),
 	INT(limits, "top-logprobs", top_logprobs, "20", 0, 1000, "alternatives per token"),
+	INT(limits, "logprob-entries", logprob_entries, "200000", 1000, 100000000,
+	                "log-probabilities in one answer, alternatives included"),
 	INT(limits, "json-depth", json_depth, "64", 4, 1000, "nesting of a JSON body"),
 	INT(limits, "json-values", json_values, "100000", 100, 10000000, "values in a JSON body"),
 	MS(limits, "max-deadline", max_deadline_ms, "600s", 1, 86400000, "longest deadline_ms"),

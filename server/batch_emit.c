@@ -86,7 +86,8 @@ static void expire(struct batch *b, struct ticket *t, int64_t now_ns, double ste
 		}
 		struct error e = { 0 };
 		error_set(&e, ERROR_DEADLINE_EXCEEDED, "",
-		                "The deadline passed before the first token; allow more time or "
+		                "The deadline passed before the answer could begin; allow more "
+		                "time or "
 		                "ask "
 		                "for a shallower depth.");
 		batch_end(b, t, &e);

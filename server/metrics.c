@@ -80,8 +80,9 @@ static atomic_llong *labelled(struct metrics *m, struct label_counter *counters,
 	                && (counters[i].code != code || strcmp(counters[i].label, label) != 0))
 		i++;
 	if (!counters[i].label[0]) {
-		strncpy(counters[i].label, label, sizeof counters[i].label - 1);
-		counters[i].code = code;
+		const char *name = i < most - 1 ? label : "other";
+		strncpy(counters[i].label, name, sizeof counters[i].label - 1);
+		counters[i].code = i < most - 1 ? code : 0;
 	}
 	pthread_mutex_unlock(&m->lock);
 	return &counters[i].count;

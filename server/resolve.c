@@ -350,6 +350,25 @@ static bool settle_choices(const struct model *model, struct job *job, struct er
 	return true;
 }
 
+/* What one answer lists is written at once by the loop thread. */
+static bool check_listed(const struct config *config, const struct job *job, struct error *e) {
+	const struct request *request = &job->request;
+	int64_t tokens = 0;
+	if (job->want_logprobs)
+		tokens += (int64_t)job->n_prompts * job->n * job->max_tokens;
+	for (int i = 0; job->want_prompt_logprobs && i < job->n_prompts; i++)
+		tokens += (int64_t)job->n * job->prompts[i].n_tokens;
+	int64_t entries = tokens * (1 + job->n_top);
+	if (entries <= config->logprob_entries)
+		return true;
+	return error_set(e, ERROR_INVALID_REQUEST, "logprobs",
+	                "The answer would list up to %lld log-probabilities, at most %d are "
+	                "allowed; ask "
+	                "for fewer %s or alternatives.",
+	                (long long)entries, config->logprob_entries,
+	                request->n_inputs > 1 ? "prompts, tokens" : "tokens");
+}
+
 static void settle_time(struct job *job) {
 	const struct request *request = &job->request;
 	job->latency_budget_ms = request->latency_budget_ms;
@@ -374,7 +393,7 @@ static bool build(const struct model *model, const struct config *config, struct
 	if (!resolve_policy(model, config, request, &job->policy, e)
 	                || !read_prompts(model, config, job, e)
 	                || !settle_lengths(model, config, job, e) || !settle_sampling(model, job, e)
-	                || !settle_choices(model, job, e))
+	                || !settle_choices(model, job, e) || !check_listed(config, job, e))
 		return false;
 	settle_time(job);
 	return job_allocate(job, tokenizer_longest(model->tokenizer), e);

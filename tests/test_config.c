@@ -103,7 +103,7 @@ TEST(a_value_out_of_range_names_key_value_and_range) {
 }
 
 TEST(a_value_of_the_wrong_type_names_the_key) {
-	refuse_file("{\"port\": true}", (const char *const[]){ "port", "a number", NULL });
+	refuse_file("{\"port\": true}", (const char *const[]){ "port", "true", "a number", NULL });
 	refuse_file("{\"page\": 1}", (const char *const[]){ "page", "true or false", NULL });
 	refuse_file("{\"host\": 1}", (const char *const[]){ "host", "a string", NULL });
 }
@@ -114,6 +114,13 @@ TEST(a_duplicate_key_is_refused) {
 
 TEST(broken_json_names_the_line) {
 	refuse_file("{\n\"port\": \n}", (const char *const[]){ "line 3", NULL });
+}
+
+TEST(a_missing_file_is_named) {
+	struct config c;
+	CHECK(!load(&c, ARGS("--config", "/nonexistent/fathom.json"), ARGS()));
+	CHECK(strstr(err, "/nonexistent/fathom.json") && !strstr(err, "line"));
+	config_finish(&c);
 }
 
 TEST(an_unknown_flag_is_refused) {

@@ -195,6 +195,17 @@ TEST(alternatives_are_at_most_the_vocabulary) {
 	rig_close(&rig);
 }
 
+TEST(an_answer_lists_a_bounded_number_of_logprobs) {
+	open_opt();
+	rig.config.logprob_entries = 1000;
+	/* 3 tokens of the prompt and 22 more, 2 choices, 1 + 19 numbers each: 1,000. */
+	job_destroy(completion("{\"prompt\":[4,5,6],\"logprobs\":19,\"echo\":true,\"n\":2,"
+	                       "\"max_tokens\":22}"));
+	refused("{\"prompt\":[4,5,6],\"logprobs\":19,\"echo\":true,\"n\":2,\"max_tokens\":23}",
+	                ERROR_INVALID_REQUEST, "logprobs");
+	rig_close(&rig);
+}
+
 TEST(texts_get_the_start_symbol_and_token_ids_nothing) {
 	open_opt();
 	struct job *job = completion("{\"prompt\":[\"a\",\"b\"]}");

@@ -244,6 +244,8 @@ def keys_are_checked():
             limited = s.complete(**body, headers=beta)
             same((limited.status, limited.code), (429, "rate_limit_exceeded"))
             assert int(limited.headers["retry-after"]) > 1
+            # Cancelling relieves the server: a rate does not stand in its way.
+            same(s.ask("DELETE", "/v1/requests/cmpl-unknown", headers=beta).status, 404)
             same(s.ask("POST", "/drain", admin=True).status, 401)
             assert eventually(lambda: any(e["key"] == "alpha" for e in s.lines("request")))
             assert "sk-alpha-1" not in s.errors()
