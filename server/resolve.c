@@ -350,7 +350,7 @@ static bool settle_choices(const struct model *model, struct job *job, struct er
 	return true;
 }
 
-/* What one answer lists is written at once by the loop thread. */
+/* What an answer lists is written at once by the loop thread; a stream comes in pieces. */
 static bool check_listed(const struct config *config, const struct job *job, struct error *e) {
 	const struct request *request = &job->request;
 	int64_t tokens = 0;
@@ -359,7 +359,7 @@ static bool check_listed(const struct config *config, const struct job *job, str
 	for (int i = 0; job->want_prompt_logprobs && i < job->n_prompts; i++)
 		tokens += (int64_t)job->n * job->prompts[i].n_tokens;
 	int64_t entries = tokens * (1 + job->n_top);
-	if (entries <= config->logprob_entries)
+	if (request->stream || entries <= config->logprob_entries)
 		return true;
 	return error_set(e, ERROR_INVALID_REQUEST, "logprobs",
 	                "The answer would list up to %lld log-probabilities, at most %d are "
