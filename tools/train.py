@@ -133,7 +133,8 @@ class Model(nn.Module):
         if args.decoder_learned_pos:
             x = decoder.embed_tokens(tokens) + decoder.embed_positions.weight[rows]
         else:
-            x = decoder.embed_tokens(tokens) * math.sqrt(args.decoder_embed_dim) + self.sinusoid[rows]
+            x = decoder.embed_tokens(tokens) * math.sqrt(args.decoder_embed_dim)
+            x = x + self.sinusoid[rows]
         x = F.dropout(x, args.dropout, True) if self.training and args.dropout else x
         dtype = torch.bfloat16 if args.bf16 else torch.float32
         mask = torch.full((length, length), -30000.0, device=x.device).triu(1).to(dtype)
