@@ -7,6 +7,7 @@
 #include "model/team.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -93,9 +94,28 @@ void team_barrier(struct team *team, int member) {
 	wake(team);
 }
 
+/*
+ * Moves the calling thread to the index-th processor that it may use, and lets it go again. New
+ * threads can start on one processor and spin against each other there for a third of a second
+ * before the kernel parts them; once apart they stay apart, and nothing is pinned.
+ */
+static void settle(int index) {
+	cpu_set_t allowed, one;
+	if (sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+		return;
+	int left = index % CPU_COUNT(&allowed), cpu = 0;
+	while (cpu < CPU_SETSIZE - 1 && (!CPU_ISSET(cpu, &allowed) || left-- > 0))
+		cpu++;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	if (sched_setaffinity(0, sizeof one, &one) == 0)
+		sched_setaffinity(0, sizeof allowed, &allowed);
+}
+
 static void *member_main(void *arg) {
 	struct member *member = arg;
 	struct team *team = member->team;
+	settle(member->index);
 	for (unsigned seen = 0;; seen++) {
 		wait_for_change(team, &team->start, seen);
 		if (team->stopping)
@@ -106,6 +126,10 @@ static void *member_main(void *arg) {
 }
 
 void team_run(struct team *team, void (*fn)(void *arg, int member), void *arg) {
+	static _Thread_local bool settled;
+	if (!settled && team->size > 1)
+		settle(0);
+	settled = true;
 	team->fn = fn;
 	team->arg = arg;
 	atomic_fetch_add(&team->start, 1);
