@@ -85,7 +85,7 @@ struct http {
 	struct watch *watch;
 	struct connection *connections;
 	struct exchange *exchanges;
-	int n_connections, n_exchanges;
+	int n_connections;
 	size_t held_bytes; /* of bodies */
 };
 
@@ -249,7 +249,6 @@ static void *on_target(void *arg, const char *target, struct MHD_Connection *mhd
 	if (x->next)
 		x->next->prev = x;
 	http->exchanges = x;
-	http->n_exchanges++;
 	c->last = x;
 	if (c->phase == PHASE_IDLE)
 		set_phase(http, c, PHASE_HEAD);
@@ -270,7 +269,6 @@ static void exchange_destroy(struct exchange *x) {
 		http->exchanges = x->next;
 	if (x->next)
 		x->next->prev = x->prev;
-	http->n_exchanges--;
 	if (x->response)
 		MHD_destroy_response(x->response);
 	forget_body(x);
@@ -635,10 +633,6 @@ const char *http_library(void) {
 
 int http_connections(const struct http *http) {
 	return http->n_connections;
-}
-
-int http_exchanges(const struct http *http) {
-	return http->n_exchanges;
 }
 
 void http_close_listener(struct http *http) {

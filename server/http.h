@@ -57,7 +57,6 @@ struct http *http_open(const struct http_options *options, char *err, size_t err
 /* "http://127.0.0.1:41234", with the port really taken. */
 const char *http_url(const struct http *http);
 int http_connections(const struct http *http); /* open now */
-int http_exchanges(const struct http *http);   /* begun and not done */
 /* Takes what waits in the backlog, then closes the listening socket. Connections go on. */
 void http_close_listener(struct http *http);
 /* "libmicrohttpd 0.9.75" */

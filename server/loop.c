@@ -99,10 +99,6 @@ void loop_timer_stop(struct loop_timer *timer) {
 	uv_timer_stop(&timer->uv);
 }
 
-bool loop_timer_active(const struct loop_timer *timer) {
-	return uv_is_active((const uv_handle_t *)&timer->uv);
-}
-
 void loop_timer_destroy(struct loop_timer *timer) {
 	close_handle(timer);
 }

@@ -31,7 +31,6 @@ struct loop_timer *loop_timer_create(struct loop *loop, void (*call)(void *arg),
 /* Calls back after `ms` (0: as soon as possible) and then every `repeat_ms` (0: once). */
 void loop_timer_start(struct loop_timer *timer, uint64_t ms, uint64_t repeat_ms);
 void loop_timer_stop(struct loop_timer *timer);
-bool loop_timer_active(const struct loop_timer *timer);
 void loop_timer_destroy(struct loop_timer *timer);
 
 /* `fd` stays the caller's and must outlive the handle. */
