@@ -17,7 +17,26 @@
 #include "model/ops.h"
 #include "model/plan.h"
 
-enum family { FAMILY_OPT, FAMILY_GPT2, FAMILY_FATHOM_LM };
+enum family {
+	FAMILY_OPT,
+	FAMILY_GPT2,
+	FAMILY_FATHOM_LM,
+	FAMILY_FATHOM_ENCODER, /* fairseq's roberta */
+	FAMILY_FATHOM_SEQ2SEQ, /* fairseq's transformer */
+	FAMILY_ROBERTA,
+	FAMILY_BERT,
+	FAMILY_BART,
+	FAMILY_FSMT,
+	FAMILY_M2M_100,
+	FAMILY_MARIAN,
+};
+
+/* What a checkpoint is for. */
+enum model_kind {
+	KIND_LM,      /* a decoder alone: continues and scores texts */
+	KIND_ENCODER, /* an encoder alone: features, classes, masked tokens */
+	KIND_SEQ2SEQ, /* an encoder and a decoder: from a source text to a target text */
+};
 enum norm_place { NORM_PRE, NORM_POST };
 enum positions { POSITIONS_NONE, POSITIONS_LEARNED, POSITIONS_SINUSOIDAL };
 
@@ -35,17 +54,56 @@ struct stack_facts {
 	float norm_eps;
 	enum positions positions;
 	int position_offset; /* row of the position table that the first token uses */
+	int context;         /* most tokens of one text in this stack */
+	int vocab;           /* rows of its token embedding */
+	int token_types;     /* segment embeddings (BERT's text pairs); 0: none */
+	bool cross;          /* every layer also attends to the encoder's output */
 	float embed_scale;   /* multiplies the token embedding */
 	float layerdrop;     /* the rate it was trained with; 0: not, or unknown */
 };
 
+enum { MAX_BANDS = 8, MAX_CLASSIFIERS = 16 };
+
+/*
+ * Adaptive embedding or softmax: the vocabulary, most frequent words first, in bands of falling
+ * width. Band b holds the tokens [end[b-1], end[b]) as vectors of dim[b]. n 0: one plain matrix.
+ * Source: Grave et al. 2017, Baevski and Auli 2019, as fairseq implements them.
+ */
+struct band_facts {
+	int n;
+	int end[MAX_BANDS];
+	int dim[MAX_BANDS];
+};
+
+/* A classification head: class scores = out(act(dense(first token's final state))). */
+struct classifier_facts {
+	char name[64];
+	int classes;
+	enum activation activation;
+};
+
 struct facts {
 	enum family family;
+	enum model_kind kind;
 	struct stack_facts stack[STACKS];
-	int vocab;
-	int context;           /* most tokens of one sequence: max_model_len */
-	bool tied_output;      /* the output matrix is the token embedding */
+	int vocab;        /* of the output scores */
+	int context;      /* most tokens of one sequence: max_model_len */
+	bool tied_output; /* the output matrix is the token embedding */
+	bool output_bias;
+	bool shared_embeddings;  /* seq2seq: the encoder's token embedding is the decoder's */
+	struct band_facts input; /* of the decoder's embedding */
+	struct band_facts output;
+	bool tied_bands;       /* the output's bands are the input's */
+	bool tied_projections; /* and so are the tails' projections */
+	bool mlm_head;         /* encoder: dense, activation, norm, output matrix and bias */
+	enum activation mlm_activation;
+	int n_classifiers;
+	struct classifier_facts classifiers[MAX_CLASSIFIERS];
 	int32_t bos, eos, pad; /* -1: none */
+	int32_t mask;          /* the masked token of an encoder; -1: none */
+	int32_t decoder_start; /* seq2seq: the decoder's first input */
+	int32_t forced_bos;    /* seq2seq: the first token of every answer; -1: none */
+	bool mean_pooling;     /* encoder: embeddings are the mean of all tokens, else the first's */
 	int n_eos;             /* further end symbols: generation_config.json may list several */
 	int32_t eos_ids[8];
 	enum plan_rule plan_rule; /* the folder's own rule (`fathom_plan_rule` in config.json), else EVEN */
@@ -60,6 +118,8 @@ struct generation_defaults {
 	                repetition_penalty; /* 1, 1, 1; do_sample false means temperature 0 */
 	int top_k;                          /* 0: off */
 	int max_tokens;                     /* 0: the server's own default */
+	int num_beams;                      /* seq2seq; 0: not said */
+	double length_penalty;              /* 1 */
 };
 
 /*

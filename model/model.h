@@ -55,6 +55,7 @@
 /* Quality of one depth as the model folder's quality.json gives it. */
 struct depth_quality {
 	int depth;
+	int encoder_depth; /* seq2seq; else 0 */
 	char metric[32]; /* "perplexity" */
 	double value;
 };
@@ -64,7 +65,9 @@ struct model {
 	struct facts facts;
 	struct generation_defaults defaults;
 	struct weights weights;
-	struct tokenizer *tokenizer;
+	struct tokenizer *tokenizer;        /* of prompts and sources */
+	struct tokenizer *target_tokenizer; /* of answers: the same one unless a seq2seq has two */
+	char ***labels; /* [n_classifiers][classes] names of the classes; NULL without classifiers */
 	const struct ops *ops;
 	char dtype[8];                 /* of the checkpoint's tensors: "f32", "f16", "bf16" */
 	struct depth_quality *quality; /* NULL if not measured */
@@ -84,14 +87,22 @@ struct model *model_open(
                 const char *dir, const struct model_options *options, char *err, size_t errlen);
 void model_close(struct model *model);
 
-/* Number of layers in the stack that generates (the decoder, else the encoder). */
+/* The stack that a single depth speaks of: the decoder, else the encoder. */
+enum stack model_main_stack(const struct model *model);
+/* Number of layers of that stack. */
 int model_layers(const struct model *model);
 
 /*
- * The subnet of a decoder-only model that keeps `depth` layers by `rule`; false if the rule has no
- * such depth.
+ * The subnet that keeps `depth` layers of the main stack by `rule`, and of a seq2seq model the
+ * whole encoder; false if the rule has no such depth.
  */
 bool model_subnet(const struct model *model, enum plan_rule rule, int depth,
+                struct subnet *ret_subnet);
+/*
+ * The same with a depth for each stack that the model has (others are not read). TUNED: the plan
+ * file's pair.
+ */
+bool model_subnet_pair(const struct model *model, enum plan_rule rule, const int depth[STACKS],
                 struct subnet *ret_subnet);
 
 /* Packed bytes that one decode step at this subnet reads: the weights' share of the cost. */
@@ -117,7 +128,8 @@ struct row {
 	struct sequence *sequence;
 	enum stack stack; /* STACK_DECODER for language models */
 	int32_t token;
-	int32_t position; /* 0-based; rows of one sequence are consecutive in a step, their positions ascending by one */
+	int32_t position; /* 0-based; rows of one sequence and stack are consecutive in a step, their positions ascending by one */
+	int32_t type; /* encoder rows of a model with token types: 0, or 1 in the second text of a pair */
 };
 
 struct workspace *workspace_create(const struct model *model,
@@ -141,6 +153,22 @@ size_t workspace_block_bytes(const struct workspace *w);
 struct sequence *sequence_open(struct workspace *w, const struct subnet *subnet, int tokens);
 
 /*
+ * A sequence with a source of `source_tokens` tokens. Encoder only: `tokens` is 0 and no block is
+ * needed. Seq2seq: blocks for the keys and values of the source in each kept decoder layer are
+ * reserved too; forks share them.
+ */
+struct sequence *sequence_open_source(struct workspace *w, const struct subnet *subnet, int tokens,
+                int source_tokens);
+/* KV blocks that the source of such a sequence needs beside workspace_blocks_needed. */
+size_t workspace_source_blocks(
+                const struct workspace *w, const struct subnet *subnet, int source_tokens);
+/*
+ * A text enters the encoder whole, in one step, and takes ceil(tokens / 64) tiles of that step,
+ * which has this many (at least those of the longest text).
+ */
+int workspace_source_tiles(const struct workspace *w);
+
+/*
  * A second sequence with the same past (positions 0 .. sequence_length-1), sharing its full blocks
  * and copying a partly filled one when either writes to it. `tokens` as in sequence_open. NULL if
  * the blocks it may need are not free.
@@ -159,7 +187,9 @@ const struct subnet *sequence_subnet(const struct sequence *s);
 bool sequence_narrow(struct workspace *w, struct sequence *s, const struct subnet *nested);
 
 /*
- * Runs one step over rows[0..n), 1 <= n <= max_rows. A sequence's rows must start at its length.
+ * Runs one step over rows[0..n), 1 <= n <= max_rows. A sequence's decoder rows must start at its
+ * length. Its encoder rows are its whole source, from position 0, in one step; its decoder rows may
+ * be in the same step or in later ones.
  * Allocates nothing. Afterwards the workspace holds the final hidden state of every row until the
  * next step.
  */
@@ -171,5 +201,33 @@ void step_run(struct workspace *w, const struct row *rows, int n);
  */
 const float *step_logits(struct workspace *w, const int *indices, int n);
 size_t step_logits_stride(const struct workspace *w);
+
+/*
+ * What of a row's scores somebody reads. With an adaptive softmax the scores are log-probabilities,
+ * and bands that cannot matter are not computed: their scores are minus infinity.
+ */
+struct logit_need {
+	int top;        /* the best `top` must be exact; -1: all scores */
+	int32_t target; /* and the score of this token; -1: none */
+};
+
+/* step_logits with needs[n]; NULL: all scores of every row. Rows of an encoder go through its
+ * masked-LM head. */
+const float *step_logits_needed(
+                struct workspace *w, const int *indices, const struct logit_need *needs, int n);
+
+/*
+ * The final hidden state of an encoder row of the last step, [dim] of the encoder, after the final
+ * norm if there is one. Valid until the next step.
+ */
+const float *step_hidden(const struct workspace *w, int row);
+
+/*
+ * Scores of classifier `which` for the encoder rows `indices[0..n)` of the last step (first tokens
+ * of texts), n <= max_logit_rows: row i at result + i * step_classes_stride. Valid until the next
+ * call.
+ */
+const float *step_classes(struct workspace *w, int which, const int *indices, int n);
+size_t step_classes_stride(const struct workspace *w);
 
 #endif

@@ -34,6 +34,7 @@ enum activation {
 	ACTIVATION_RELU,
 	ACTIVATION_GELU,      /* x/2 (1 + erf(x / sqrt 2)) */
 	ACTIVATION_GELU_TANH, /* the tanh approximation */
+	ACTIVATION_TANH,      /* of classification heads */
 };
 
 enum cpu_level { CPU_LEVEL_AUTO = -1, CPU_LEVEL_C, CPU_LEVEL_AVX2, CPU_LEVEL_AVX512 };
@@ -95,6 +96,8 @@ struct attend {
 	float *out; /* likewise; scaled and normalised; disjoint from q */
 	size_t ldo;
 	int queries, first;
+	int keys; /* 0: causal, as above. Else every query sees keys 0 .. keys - 1 and `first` is not read; what the
+	           * blocks hold from `keys` on is never used, whatever it is. */
 	int head, n_heads, head_dim;
 	float scale;          /* multiplied into q before the dots */
 	float *const *blocks; /* blocks[t] for t = 0 .. (first + queries - 1) / 64 */

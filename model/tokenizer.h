@@ -32,6 +32,43 @@ void tokenizer_close(struct tokenizer *t);
 bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, bool add_special,
                 int32_t *tokens, size_t cap, size_t *ret_count);
 
+/* A text, or two that an encoder reads as a pair. */
+struct tokenizer_input {
+	const char *text;
+	size_t len;
+	const char *pair; /* the second text, or NULL */
+	size_t pair_len;
+	bool add_special;
+	bool pretokenized; /* words are separated by spaces already: no normalising, no Moses */
+};
+
+/*
+ * Encodes `input` as the model was trained to read it. Refuses a pair where the model folder has no
+ * form for one. `ret_second` (may be NULL) is the index of the first token of segment 1 in models
+ * with token types, else the count. `cap` and failure as in tokenizer_encode.
+ */
+bool tokenizer_encode_input(const struct tokenizer *t, const struct tokenizer_input *input,
+                int32_t *tokens, size_t cap, size_t *ret_count, size_t *ret_second);
+bool tokenizer_has_pairs(const struct tokenizer *t);
+
+/*
+ * Text that grows token by token, as people read it: subwords joined, spaces where they belong,
+ * detokenised where the folder says so. A stream needs no memory of its own; what it gives depends
+ * on the tokens so far only, never on later ones.
+ */
+struct tokenizer_stream {
+	uint64_t state[160]; /* the tokenizer's own */
+};
+void tokenizer_stream_begin(const struct tokenizer *t, struct tokenizer_stream *s);
+/* Most bytes that one add, or the end, can give. */
+size_t tokenizer_stream_room(const struct tokenizer *t);
+/* Bytes that token `id` adds to the text, at most tokenizer_stream_room; special tokens add
+ * nothing. A character may be torn between calls. */
+size_t tokenizer_stream_add(
+                const struct tokenizer *t, struct tokenizer_stream *s, int32_t id, char *out);
+/* What was held back until the text ends. */
+size_t tokenizer_stream_end(const struct tokenizer *t, struct tokenizer_stream *s, char *out);
+
 /*
  * The most ids that a text can have beyond one for each byte: those that `add_special` adds, and one
  * where a space is put before the text (`add_prefix_space`).

@@ -30,14 +30,49 @@ struct layer_weights {
 	struct norm_weights attn_norm; /* pre: before attention; post: after its residual */
 	struct linear_weights qkv;     /* [3 dim, dim]: q rows, k rows, v rows */
 	struct linear_weights out;     /* [dim, dim] */
+	/* Only where the layer attends to the encoder's output: */
+	struct norm_weights cross_norm;
+	struct linear_weights cross_q;   /* [dim, dim] */
+	struct linear_weights cross_kv;  /* [2 dim, dim of the encoder]: k rows, v rows */
+	struct linear_weights cross_out; /* [dim, dim] */
 	struct norm_weights ffn_norm;
 	struct linear_weights up;   /* [ffn, dim] */
 	struct linear_weights down; /* [dim, ffn] */
 };
 
+/* A band of an adaptive embedding. */
+struct band_weights {
+	struct matrix table;            /* [size, dim_b] */
+	struct linear_weights project;  /* [dim, dim_b]; never a bias */
+};
+
+/*
+ * An adaptive softmax. Score of a token in band 0: log-softmax over [words | classes] of the head;
+ * in band b > 0: log-softmax(tail[b-1](reduce[b-1](x))) + the head's log-probability of class b-1.
+ */
+struct adaptive_weights {
+	struct linear_weights words;                 /* [end[0], dim] */
+	struct linear_weights classes;               /* [n - 1, dim] */
+	struct linear_weights reduce[MAX_BANDS - 1]; /* [dim_b, dim] */
+	struct linear_weights tail[MAX_BANDS - 1];   /* [size_b, dim_b] */
+};
+
+/* The masked-LM head's own part: weights.output is its matrix and bias. */
+struct mlm_weights {
+	struct linear_weights dense; /* [dim, dim] */
+	struct norm_weights norm;
+};
+
+struct classifier_weights {
+	struct linear_weights dense; /* [dim, dim] */
+	struct linear_weights out;   /* [classes, dim] */
+};
+
 struct stack_weights {
 	struct layer_weights *layers; /* [facts.stack[s].layers] */
 	struct matrix embedding; /* [vocab, dim]: token embedding, rows read with ops->unpack_row */
+	struct band_weights *bands; /* [facts.input.n] in place of `embedding`; NULL: plain */
+	const float *types;         /* [token_types, dim] or NULL */
 	const float *positions; /* [position_offset + context, dim] learned or computed sinusoids; NULL: none */
 	struct norm_weights embedding_norm, final_norm;
 };
@@ -45,6 +80,9 @@ struct stack_weights {
 struct weights {
 	struct stack_weights stack[STACKS];
 	struct linear_weights output; /* [vocab, dim]; tied: the same panels as the embedding */
+	struct adaptive_weights adaptive; /* in place of `output` if facts.output.n > 0 */
+	struct mlm_weights mlm;           /* if facts.mlm_head */
+	struct classifier_weights classifiers[MAX_CLASSIFIERS]; /* [facts.n_classifiers] */
 	const char *dtype; /* of most of the checkpoint's numbers: "f32", "f16", "bf16" */
 	void *arena;
 	size_t bytes;               /* of the arena */

@@ -22,6 +22,14 @@
 
 enum job_state { JOB_NEW, JOB_QUEUED, JOB_RUNNING, JOB_DONE };
 
+/* What the engine does with the prompts. */
+enum job_work {
+	WORK_GENERATE, /* max_tokens 0: their tokens are scored */
+	WORK_EMBED,
+	WORK_CLASSIFY,
+	WORK_FILL_MASK,
+};
+
 enum finish { FINISH_NONE, FINISH_STOP, FINISH_LENGTH };
 enum finish_detail { DETAIL_NONE, DETAIL_DEADLINE, DETAIL_BUDGET };
 enum depth_reason { REASON_EXPLICIT, REASON_BUDGET, REASON_OVERLOAD, REASON_DEFAULT };
@@ -48,6 +56,18 @@ struct job_prompt {
 	struct token_logprob *tops; /* [n_tokens][n_top] or NULL */
 	bool has_first;
 	bool starts_with_bos; /* tokens[0] was added by the tokenizer: it is not the client's */
+
+	/* seq2seq: `tokens` is the source; the decoder's own prompt is the start symbol, then what
+	 * every answer must begin with, or the text to be scored. logprobs are then of target[i]. */
+	int32_t *target;
+	int n_target;
+
+	/* encoders */
+	int second;    /* first token of the second text of a pair; n_tokens without one */
+	float *output; /* EMBED [dim]; CLASSIFY [classes] raw scores; filled before JOB_DONE */
+	int32_t *masks; /* FILL_MASK: [n_masks] positions of mask tokens; */
+	int n_masks;
+	struct token_logprob *fills; /* and [n_masks][n_top] the best tokens for each */
 };
 
 /* How much of a choice the loop may read. */
@@ -75,6 +95,7 @@ struct choice {
 	size_t text_cap;
 	int stop_index;                   /* which stop string ended it, or -1 */
 	double logprob_sum;               /* for best_of */
+	double score;                     /* of a beam search's hypothesis */
 	struct choice_progress published; /* under the mailbox lock */
 };
 
@@ -112,6 +133,12 @@ struct job {
 	struct logit_bias *bias;
 	int32_t *banned;
 	struct depth_policy policy;
+	enum job_work work;
+	int num_beams; /* seq2seq: beam search of this width, and the choices of a prompt are its n
+	                * best hypotheses; 0: none (greedy or sampled) */
+	double length_penalty;
+	bool mean_pooling, normalize; /* EMBED */
+	int classifier;               /* CLASSIFY */
 
 	/* time */
 	int64_t deadline_ns;                                      /* hard; 0: none */
