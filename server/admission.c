@@ -52,9 +52,9 @@ static int longest_prompt(const struct job *job) {
 	return longest;
 }
 
-void admission_work(const struct job *job, const struct plan *plan, int output_tokens,
+void admission_work(const struct job *job, const struct subnet *subnet, int output_tokens,
                 struct cost_work *ret_work) {
-	struct cost_work work = { .plan = plan,
+	struct cost_work work = { .subnet = subnet,
 		.longest_prompt = longest_prompt(job),
 		.choices = job->n_choices,
 		.output_tokens = output_tokens };
@@ -105,15 +105,15 @@ static const struct scheduler_ladder *ladder_of(const struct admission *a, const
 }
 
 /* The shallowest plan that the job allows. */
-static const struct plan *shallowest(const struct admission *a, const struct job *job) {
+static const struct subnet *shallowest(const struct admission *a, const struct job *job) {
 	if (!job->policy.automatic)
-		return &job->policy.subnet.stack[STACK_DECODER];
+		return &job->policy.subnet;
 	const struct scheduler_ladder *ladder = ladder_of(a, job);
 	int i = 0;
 	while (i + 1 < ladder->n
 	                && ladder->subnets[i].stack[STACK_DECODER].depth < job->policy.min_depth)
 		i++;
-	return &ladder->subnets[i].stack[STACK_DECODER];
+	return &ladder->subnets[i];
 }
 
 /* The depths that the server may choose for the job. */
@@ -143,7 +143,7 @@ static void decide_bound(const struct admission *a, const struct admission_state
 	struct cost_work work;
 	answer->subnet = job->policy.subnet;
 	answer->reason = job->policy.reason;
-	admission_work(job, &answer->subnet.stack[STACK_DECODER], answer->predicted_tokens, &work);
+	admission_work(job, &answer->subnet, answer->predicted_tokens, &work);
 	cost_predict(state->cost, &a->limits, state->load, &work, &answer->time);
 	struct scheduler_budget budget = admission_budget(job, answer->spent_ms);
 	answer->fits = scheduler_fits(&budget, &answer->time, margin_of(state->cost, job));
@@ -191,7 +191,7 @@ void admission_decide(const struct admission *a, const struct admission_state *s
 /* ---- refusals ---- */
 
 bool admission_check_size(const struct admission *a, const struct job *job, struct error *e) {
-	int depth = shallowest(a, job)->depth;
+	int depth = shallowest(a, job)->stack[STACK_DECODER].depth;
 	if (depth <= pool_depth(a, job))
 		return true;
 	return error_set(e, ERROR_CONTEXT_LENGTH_EXCEEDED, "max_tokens",
@@ -211,7 +211,7 @@ static int fitting_depth(const struct admission *a, const struct admission_state
 		const struct plan *plan = &ladder->subnets[i].stack[STACK_DECODER];
 		struct cost_work work;
 		struct cost_time time;
-		admission_work(job, plan, answer->predicted_tokens, &work);
+		admission_work(job, &ladder->subnets[i], answer->predicted_tokens, &work);
 		cost_predict(alone->cost, &a->limits, alone->load, &work, &time);
 		if (scheduler_fits(&budget, &time, margin_of(alone->cost, job)))
 			return plan->depth;

@@ -54,8 +54,8 @@ bool admission_check_size(const struct admission *a, const struct job *job, stru
 bool admission_check_budget(const struct admission *a, const struct admission_state *state,
                 const struct job *job, const struct admission_answer *answer, struct error *e);
 
-/* What a job runs at `plan`; `output_tokens` of each choice. */
-void admission_work(const struct job *job, const struct plan *plan, int output_tokens,
+/* What a job runs at `subnet`; `output_tokens` of each choice. */
+void admission_work(const struct job *job, const struct subnet *subnet, int output_tokens,
                 struct cost_work *ret_work);
 /* Its place in the queue's order, and what its prompts take alone. */
 void admission_entry(const struct admission *a, const struct cost_model *cost,

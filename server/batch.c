@@ -409,8 +409,8 @@ void batch_step(struct batch *b, struct batch_stats *ret_stats) {
 		batch_settle(b, t);
 	}
 	*ret_stats = (struct batch_stats){
-		.step = { .layers = model_layers(b->model),
-		                .row_count = b->row_count,
+		.step = { .layers = { [STACK_DECODER] = model_layers(b->model) },
+		                .row_count = { [STACK_DECODER] = b->row_count },
 		                .rows = b->n_rows,
 		                .logit_rows = b->n_wants,
 		                .attended = b->attended,

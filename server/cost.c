@@ -50,13 +50,24 @@ static double table_ms(const double *table, int rows) {
 
 /* ---- one step ---- */
 
+/* All layers, `count` rows each; NULL: none. */
+static double layers_ms(const double *table, const int *count, int layers) {
+	double ms = 0;
+	for (int l = 0; count && l < layers; l++)
+		ms += table_ms(table, count[l]);
+	return ms;
+}
+
 double cost_step_ms(const struct cost_model *cost, const struct cost_step *step) {
 	double ms = cost->constant_ms + cost->row_ms * step->rows;
-	for (int l = 0; l < step->layers; l++)
-		ms += table_ms(cost->layer_ms[STACK_DECODER], step->row_count[l]);
+	for (int k = 0; k < STACKS; k++)
+		ms += layers_ms(cost->layer_ms[k], step->row_count[k], step->layers[k]);
+	ms += layers_ms(cost->cross_ms, step->source_count, step->layers[STACK_DECODER]);
 	ms += cost->attention_ms * step->attended;
 	ms += cost->chunk_attention_ms * step->chunk_attended;
+	ms += cost->source_attention_ms * step->source_attended;
 	ms += table_ms(cost->head_ms, step->logit_rows);
+	ms += cost->class_ms * step->class_rows;
 	return ms;
 }
 
@@ -68,6 +79,17 @@ static void nudge(double *table, int rows, double step) {
 	table[p.low + 1] *= 1 + step * weight;
 }
 
+/* Every layer moves the entries that it was read from; all are read before any moves. */
+static void nudge_layers(double *table, const int *count, int layers, double step) {
+	double ms[MAX_LAYERS];
+	for (int l = 0; count && l < layers; l++)
+		ms[l] = table_ms(table, count[l]);
+	for (int l = 0; count && l < layers; l++) {
+		if (count[l] > 0)
+			nudge(table, count[l], step * ms[l]);
+	}
+}
+
 void cost_refine(struct cost_model *cost, const struct cost_step *step, double actual_ms,
                 double rate) {
 	double predicted = cost_step_ms(cost, step);
@@ -75,21 +97,22 @@ void cost_refine(struct cost_model *cost, const struct cost_step *step, double a
 		return;
 	double error = (actual_ms - predicted) / predicted;
 	double move = rate * (error < LARGEST_ERROR ? error : LARGEST_ERROR);
-	double *layer = cost->layer_ms[STACK_DECODER];
-	double share[MAX_LAYERS];
-	for (int l = 0; l < step->layers; l++)
-		share[l] = table_ms(layer, step->row_count[l]) / predicted;
-	for (int l = 0; l < step->layers; l++) {
-		if (step->row_count[l] > 0)
-			nudge(layer, step->row_count[l], move * share[l]);
-	}
+	for (int k = 0; k < STACKS; k++)
+		nudge_layers(cost->layer_ms[k], step->row_count[k], step->layers[k],
+		                move / predicted);
+	nudge_layers(cost->cross_ms, step->source_count, step->layers[STACK_DECODER],
+	                move / predicted);
 	if (step->logit_rows > 0)
 		nudge(cost->head_ms, step->logit_rows,
 		                move * table_ms(cost->head_ms, step->logit_rows) / predicted);
 	double attention = cost->attention_ms * step->attended / predicted;
 	double chunk = cost->chunk_attention_ms * step->chunk_attended / predicted;
+	double source = cost->source_attention_ms * step->source_attended / predicted;
+	double classes = cost->class_ms * step->class_rows / predicted;
 	cost->attention_ms *= 1 + move * attention;
 	cost->chunk_attention_ms *= 1 + move * chunk;
+	cost->source_attention_ms *= 1 + move * source;
+	cost->class_ms *= 1 + move * classes;
 	/* The constant may have been fitted as nothing: it moves as if it were a twentieth at least. */
 	double constant = cost->constant_ms / predicted;
 	if (constant < 0.05)
@@ -108,8 +131,8 @@ static double shared_step(const struct cost_model *cost, const struct cost_load 
 	for (int i = 0; i < plan->depth; i++)
 		count[plan->layers[i]] += rows;
 	return cost_step_ms(cost,
-	                &(struct cost_step){ .layers = plan->of,
-	                                .row_count = count,
+	                &(struct cost_step){ .layers = { [STACK_DECODER] = plan->of },
+	                                .row_count = { [STACK_DECODER] = count },
 	                                .rows = load->decode_rows + rows,
 	                                .logit_rows = load->decode_rows + logit_rows,
 	                                .attended = load->attended + attended,
@@ -130,8 +153,8 @@ static double pending_ms(const struct cost_model *cost, const struct cost_load *
 		count[l] = load->rows[l] + ceil_div(load->pending_rows[l], steps);
 	return steps
 	                * cost_step_ms(cost,
-	                                &(struct cost_step){ .layers = layers,
-	                                                .row_count = count,
+	                                &(struct cost_step){ .layers = { [STACK_DECODER] = layers },
+	                                                .row_count = { [STACK_DECODER] = count },
 	                                                .rows = load->decode_rows
 	                                                                + ceil_div(load->pending,
 	                                                                                steps),
@@ -147,15 +170,17 @@ static double prompt_ms(const struct cost_model *cost, const struct cost_load *l
 	int steps = ceil_div(tokens, chunk), rows = ceil_div(tokens, steps);
 	/* A row sees half of its prompt on average; prompts are taken as equally long. */
 	double context = 0.5 * (work->longest_prompt + 1) / 1024;
-	double attended = (double)work->plan->depth * rows * context;
+	double attended = (double)work->subnet->stack[STACK_DECODER].depth * rows * context;
 	int logit_rows = work->scored_tokens > 0 ? ceil_div(work->scored_tokens, steps) : 1;
 	/* Only the last step needs the logits of a prompt that is not scored. */
-	double last = shared_step(cost, load, work->plan, rows, logit_rows, 0, attended);
+	double last = shared_step(cost, load, &work->subnet->stack[STACK_DECODER], rows, logit_rows,
+	                0, attended);
 	if (steps == 1)
 		return last;
 	double other = work->scored_tokens > 0
 	                ? last
-	                : shared_step(cost, load, work->plan, rows, 0, 0, attended);
+	                : shared_step(cost, load, &work->subnet->stack[STACK_DECODER], rows, 0, 0,
+	                                attended);
 	return other * (steps - 1) + last;
 }
 
@@ -169,7 +194,7 @@ void cost_predict(const struct cost_model *cost, const struct cost_limits *limit
 	if (chunk < 1)
 		chunk = 1;
 	struct cost_time t = { 0 };
-	t.first_ms = pending_ms(cost, load, work->plan->of, chunk)
+	t.first_ms = pending_ms(cost, load, work->subnet->stack[STACK_DECODER].of, chunk)
 	                + prompt_ms(cost, load, work, chunk);
 	t.total_ms = t.first_ms;
 	if (work->output_tokens > 0) {
@@ -179,23 +204,25 @@ void cost_predict(const struct cost_model *cost, const struct cost_limits *limit
 			rows = 1;
 		int waves = ceil_div(work->choices, rows);
 		double context = (work->longest_prompt + 0.5 * work->output_tokens) / 1024;
-		double attended = (double)work->plan->depth * rows * context;
-		t.token_ms = shared_step(cost, load, work->plan, rows, rows, attended, 0);
+		double attended = (double)work->subnet->stack[STACK_DECODER].depth * rows * context;
+		t.token_ms = shared_step(cost, load, &work->subnet->stack[STACK_DECODER], rows,
+		                rows, attended, 0);
 		t.total_ms += t.token_ms * ((double)work->output_tokens * waves - 1);
 	}
 	*ret_time = t;
 }
 
-double cost_decode_ms(const struct cost_model *cost, int depth) {
+double cost_decode_ms(const struct cost_model *cost, const int depth[STACKS]) {
 	return cost->constant_ms + cost->row_ms + cost->head_ms[0]
-	                + depth * cost->layer_ms[STACK_DECODER][0];
+	                + depth[STACK_DECODER] * cost->layer_ms[STACK_DECODER][0];
 }
 
-double cost_prefill_ms(const struct cost_model *cost, int depth) {
+double cost_prefill_ms(const struct cost_model *cost, const int depth[STACKS]) {
 	int rows = 128;
 	double chunk = cost->constant_ms + cost->row_ms * rows + cost->head_ms[0]
-	                + depth * table_ms(cost->layer_ms[STACK_DECODER], rows)
-	                + cost->chunk_attention_ms * depth * rows * 0.5 * rows / 1024;
+	                + depth[STACK_DECODER] * table_ms(cost->layer_ms[STACK_DECODER], rows)
+	                + cost->chunk_attention_ms * depth[STACK_DECODER] * rows * 0.5 * rows
+	                                / 1024;
 	return chunk / rows;
 }
 

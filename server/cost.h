@@ -2,13 +2,14 @@
 /*
  * The cost model: how long a step takes, fitted while running. Pure: time comes in as numbers.
  *
- * A step with per-layer row counts costs  constant + sum over layers of table[rows of that layer] +
- * attention * sum over rows of (kept layers x context) + head * rows with logits. Extra rows are
- * free up to the machine's ridge and cost in proportion beyond it, so the layer's time is a table
- * over rows, interpolated, one for each stack.
+ * A step with per-layer row counts costs  constant + sum over the layers of both stacks of
+ * table[rows of that layer] + sum over decoder layers of cross[source rows projected for it] +
+ * attention * sum over rows of (kept layers x keys) + head * rows with logits. Extra rows are free
+ * up to the machine's ridge and cost in proportion beyond it, so the layer's time is a table over
+ * rows, interpolated, one for each stack.
  *
- * Attention has two rates: a decode row reads its whole cache for itself, the rows of a prompt
- * chunk share the reading.
+ * Attention has three rates: a decode row reads its whole cache for itself, the rows of a prompt
+ * chunk share the reading, and so do the rows of an encoder's text, each of which sees all of it.
  */
 #ifndef FATHOM_SERVER_COST_H
 #define FATHOM_SERVER_COST_H
@@ -23,11 +24,14 @@ extern const int cost_rows[COST_POINTS]; /* 1, 2, 4, 8, 12, 16, 32, 64, 128, 512
 
 struct cost_model {
 	double layer_ms[STACKS][COST_POINTS]; /* one layer at cost_rows[i] rows */
-	double attention_ms;                  /* per kept layer, decode row and 1,024 keys */
-	double chunk_attention_ms;            /* the same for the rows of a prompt chunk */
-	double head_ms[COST_POINTS];          /* the head at cost_rows[i] rows with logits */
-	double constant_ms;                   /* of a step */
-	double row_ms;                        /* of a row outside the layers: embedding */
+	double cross_ms[COST_POINTS]; /* keys and values of cost_rows[i] source rows, one layer */
+	double attention_ms;          /* per kept layer, decode row and 1,024 keys */
+	double chunk_attention_ms;    /* the same for the rows of a prompt chunk */
+	double source_attention_ms;   /* and of an encoder's text */
+	double head_ms[COST_POINTS];  /* the head at cost_rows[i] rows with logits */
+	double class_ms;              /* a row that a classifier scores */
+	double constant_ms;           /* of a step */
+	double row_ms;                /* of a row outside the layers: embedding */
 	double margin; /* predictions are multiplied by this; learnt from their own errors; >= 1 */
 	double margin_rescued; /* the same for requests that may step down when they fall behind */
 	double error_p50, error_p95; /* of |actual / predicted - 1|, recent requests */
@@ -39,12 +43,19 @@ struct cost_model {
 
 /* What a step does, as far as its time depends on it. */
 struct cost_step {
-	int layers;           /* of the stack */
-	const int *row_count; /* [layers] rows that keep each layer */
-	int rows;
-	int logit_rows;
-	double attended;       /* sum over decode rows of kept layers x context / 1,024 */
-	double chunk_attended; /* the same over prompt rows */
+	int layers[STACKS];           /* of each stack; 0: the model has no such stack */
+	const int *row_count[STACKS]; /* [layers] rows that keep each layer; NULL: no such stack */
+	/* [decoder layers] source rows whose keys and values are projected for that layer; NULL:
+	 * no layer attends to a source. */
+	const int *source_count;
+	int rows;       /* of both stacks */
+	int logit_rows; /* through the language model's or the masked-token head */
+	int class_rows; /* through a classifier */
+	/* Sums over rows of kept layers x keys / 1,024. A decoder's keys are its own past, itself
+	 * included, and its source; an encoder's are its whole text. */
+	double attended;        /* decode rows */
+	double chunk_attended;  /* rows of prompts */
+	double source_attended; /* encoder rows */
 };
 
 double cost_step_ms(const struct cost_model *cost, const struct cost_step *step);
@@ -63,20 +74,29 @@ void cost_refine(struct cost_model *cost, const struct cost_step *step, double a
 /* What runs already: its rows share every step with the newcomer. All zero: an idle server. */
 struct cost_load {
 	int decode_rows;
-	int rows[MAX_LAYERS]; /* decode rows that keep each layer */
+	int rows[MAX_LAYERS]; /* decode rows that keep each layer of the decoder */
 	double attended;      /* as in cost_step */
-	int pending;          /* prompt tokens that go before */
+	int pending;          /* decoder prompt tokens that go before */
 	int pending_rows[MAX_LAYERS];
+	int pending_source; /* encoder tokens that go before */
+	int pending_source_rows[MAX_LAYERS];
+	int pending_cross_rows[MAX_LAYERS]; /* source rows to be projected, by decoder layer */
+	double pending_source_attended;     /* as in cost_step */
 };
 
 /* What a request would do. */
 struct cost_work {
-	const struct plan *plan;
-	int prompt_tokens;  /* of all its prompts */
-	int longest_prompt; /* the context that its answers start with */
-	int scored_tokens;  /* prompt tokens whose logits are needed */
-	int choices;        /* sequences that decode side by side */
-	int output_tokens;  /* of each choice; 0: the prompt is only scored */
+	const struct subnet *subnet;
+	int prompt_tokens;  /* the decoder's, of all its prompts */
+	int longest_prompt; /* the own past that its answers start with */
+	int scored_tokens; /* prompt tokens, or masked tokens of an encoder, whose logits are needed */
+	int choices;       /* sequences that decode side by side; of a beam search, all beams */
+	int output_tokens; /* of each choice; 0: the prompt is only scored */
+	int source_tokens; /* the encoder's, of all its texts */
+	int longest_source;
+	int source_tiles;       /* of all its texts, as in cost_limits */
+	double source_attended; /* sum over its texts of length x length / 1,024 */
+	int class_rows;         /* texts that a classifier scores */
 };
 
 /* How the engine cuts prompts. */
@@ -84,6 +104,7 @@ struct cost_limits {
 	int max_rows;     /* of a step */
 	int prefill_rows; /* of prompts in a step that also decodes */
 	int sequences;    /* most that run side by side */
+	int source_tiles; /* of a step: a text takes ceil(tokens / 64) of them; 0: no limit */
 };
 
 struct cost_time {
@@ -97,9 +118,12 @@ void cost_predict(const struct cost_model *cost, const struct cost_limits *limit
                 const struct cost_load *load, const struct cost_work *work,
                 struct cost_time *ret_time);
 
-/* Lone decode step with a short past, and a prompt token in a chunk of 128, at `depth` layers. */
-double cost_decode_ms(const struct cost_model *cost, int depth);
-double cost_prefill_ms(const struct cost_model *cost, int depth);
+/*
+ * By the depths of a subnet: a lone decode step with a short past, and a token of a lone prompt of
+ * 128. A model with an encoder reads its prompts there, and projects them for each decoder layer.
+ */
+double cost_decode_ms(const struct cost_model *cost, const int depth[STACKS]);
+double cost_prefill_ms(const struct cost_model *cost, const int depth[STACKS]);
 
 /* ---- fitting --------------------------------------------------------------------------------- */
 

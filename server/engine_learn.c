@@ -92,7 +92,7 @@ void engine_learn(struct engine *engine, const struct ticket *t) {
 /* What is left of a running ticket. */
 static void work_left(const struct ticket *t, struct cost_work *ret_work) {
 	const struct job *job = t->job;
-	struct cost_work work = { .plan = &t->subnet.stack[STACK_DECODER] };
+	struct cost_work work = { .subnet = &t->subnet };
 	int tokens = most_tokens(t);
 	for (int i = 0; i < job->n_prompts; i++) {
 		if (job->prompts[i].n_tokens > work.longest_prompt)

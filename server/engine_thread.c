@@ -272,7 +272,7 @@ static void run_step(struct engine *engine, struct batch_stats *ret_stats) {
 	                : ret_stats->decode_rows == 0          ? PHASE_PREFILL
 	                                                       : PHASE_MIXED;
 	metrics_step(engine->metrics, phase, seconds, ret_stats->step.rows,
-	                ret_stats->step.row_count);
+	                ret_stats->step.row_count[STACK_DECODER]);
 	metrics_busy(engine->metrics, seconds);
 	engine->step_ms = engine->cost.fitted ? cost_step_ms(&engine->cost, &ret_stats->step)
 	                                      : seconds * 1e3;

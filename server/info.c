@@ -138,9 +138,9 @@ static void write_depth(struct buffer *b, const struct model *model, const struc
 	buffer_printf(b, "],\"parameters\":%llu,\"weight_bytes\":%zu,\"prefill_ms_per_token\":",
 	                (unsigned long long)facts_parameters(&model->facts, depths),
 	                model_subnet_bytes(model, subnet));
-	buffer_json_f64(b, cost_prefill_ms(cost, plan->depth));
+	buffer_json_f64(b, cost_prefill_ms(cost, depths));
 	buffer_puts(b, ",\"decode_ms_per_token\":");
-	buffer_json_f64(b, cost_decode_ms(cost, plan->depth));
+	buffer_json_f64(b, cost_decode_ms(cost, depths));
 	write_quality(b, model, plan->depth);
 	buffer_puts(b, "}");
 }

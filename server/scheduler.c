@@ -50,7 +50,7 @@ bool scheduler_fits(const struct scheduler_budget *budget, const struct cost_tim
 
 static void predict(const struct scheduler_question *q, int index, struct cost_time *ret_time) {
 	struct cost_work work = q->work;
-	work.plan = &q->ladder.subnets[index].stack[STACK_DECODER];
+	work.subnet = &q->ladder.subnets[index];
 	cost_predict(q->cost, q->limits, q->load, &work, ret_time);
 }
 
@@ -101,7 +101,7 @@ int scheduler_overload_depth(int min, int max, int waiting, int slots) {
 }
 
 bool scheduler_step_down(const struct scheduler_progress *p, struct plan *ret_plan) {
-	const struct plan *plan = p->work.plan;
+	const struct plan *plan = &p->work.subnet->stack[STACK_DECODER];
 	if (plan->depth <= p->min_depth)
 		return false;
 	struct cost_time time;
@@ -113,11 +113,13 @@ bool scheduler_step_down(const struct scheduler_progress *p, struct plan *ret_pl
 	                ? p->rule
 	                : PLAN_RULE_EVEN;
 	struct plan nested;
+	struct subnet subnet = *p->work.subnet;
 	struct cost_work work = p->work;
-	work.plan = &nested;
+	work.subnet = &subnet;
 	int depth = plan->depth;
 	do {
 		plan_nested(plan, rule, --depth, &nested);
+		subnet.stack[STACK_DECODER] = nested;
 		cost_predict(p->cost, p->limits, p->load, &work, &time);
 	} while (depth > p->min_depth && !scheduler_fits(&p->budget, &time, p->cost->margin));
 	*ret_plan = nested;

@@ -61,7 +61,7 @@ struct scheduler_question {
 	const struct cost_model *cost;
 	const struct cost_limits *limits;
 	const struct cost_load *load;
-	struct cost_work work; /* `plan` is not read */
+	struct cost_work work; /* `subnet` is not read */
 	struct scheduler_budget budget;
 	double margin; /* predictions are multiplied by it */
 	struct scheduler_ladder ladder;
@@ -101,7 +101,7 @@ struct scheduler_progress {
 
 /*
  * Whether the request falls behind and where it should go on: the deepest plan nested in
- * work.plan that is predicted to be in time, or the shallowest allowed if none is. False if it is
+ * the decoder of work.subnet that is predicted to be in time, or the shallowest allowed if none is. False if it is
  * on time or has nowhere to go.
  */
 bool scheduler_step_down(const struct scheduler_progress *progress, struct plan *ret_plan);

@@ -545,7 +545,7 @@ TEST(stepping_down_goes_on_with_the_kept_layers) {
 	step();
 	int layers = 0;
 	for (int l = 0; l < 6; l++)
-		layers += stats.step.row_count[l] > 0;
+		layers += stats.step.row_count[STACK_DECODER][l] > 0;
 	CHECK_INT(layers, 3);
 	run_all();
 	CHECK_INT(t->progress[1].n_tokens, 20);

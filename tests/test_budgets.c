@@ -80,7 +80,7 @@ static void warm_up(struct machine *m, struct cost_model *cost, struct cost_hist
 
 struct run {
 	struct cost_model *cost;
-	struct plan plan;
+	struct subnet subnet;
 	double budget_ms;
 	double total_ms;
 	int changes;
@@ -88,13 +88,14 @@ struct run {
 
 static void step(struct machine *m, struct run *r, int rows, double attended, bool chunk) {
 	int count[LAYERS] = { 0 };
-	for (int i = 0; i < r->plan.depth; i++)
-		count[r->plan.layers[i]] = rows;
-	double ms = step_ms(m, r->plan.depth, rows, attended, 1);
+	for (int i = 0; i < r->subnet.stack[STACK_DECODER].depth; i++)
+		count[r->subnet.stack[STACK_DECODER].layers[i]] = rows;
+	double ms = step_ms(m, r->subnet.stack[STACK_DECODER].depth, rows, attended, 1);
 	r->total_ms += ms;
-	struct cost_step s = {
-		.layers = LAYERS, .row_count = count, .rows = rows, .logit_rows = 1
-	};
+	struct cost_step s = { .layers = { [STACK_DECODER] = LAYERS },
+		.row_count = { [STACK_DECODER] = count },
+		.rows = rows,
+		.logit_rows = 1 };
 	*(chunk ? &s.chunk_attended : &s.attended) = attended;
 	cost_refine(r->cost, &s, ms, 0.02);
 }
@@ -103,7 +104,7 @@ static void maybe_step_down(struct run *r, int context, int left) {
 	struct scheduler_progress p = { .cost = r->cost,
 		.limits = &limits,
 		.load = &idle,
-		.work = { .plan = &r->plan,
+		.work = { .subnet = &r->subnet,
 		                .choices = 1,
 		                .longest_prompt = context,
 		                .output_tokens = left + 1 },
@@ -112,16 +113,17 @@ static void maybe_step_down(struct run *r, int context, int left) {
 		.min_depth = 1 };
 	struct plan down;
 	if (r->budget_ms > 0 && r->changes < 4 && scheduler_step_down(&p, &down)) {
-		r->plan = down;
+		r->subnet.stack[STACK_DECODER] = down;
 		r->changes++;
 	}
 }
 
 static void run(struct machine *m, struct run *r, int prompt, int tokens) {
-	step(m, r, prompt, r->plan.depth * prompt * prompt * 0.5 / 1024, true);
+	step(m, r, prompt, r->subnet.stack[STACK_DECODER].depth * prompt * prompt * 0.5 / 1024,
+	                true);
 	for (int i = 1; i < tokens; i++) {
 		maybe_step_down(r, prompt + i, tokens - i);
-		step(m, r, 1, r->plan.depth * (prompt + i) / 1024.0, false);
+		step(m, r, 1, r->subnet.stack[STACK_DECODER].depth * (prompt + i) / 1024.0, false);
 	}
 }
 
@@ -136,8 +138,8 @@ struct outcome {
 /* A request at an explicit depth, from which the model learns like from any other. */
 static double run_alone(struct machine *m, struct cost_model *cost, struct cost_history *history,
                 int depth, int prompt, int tokens) {
-	struct run r = { .cost = cost, .plan = subnets[depth - 1].stack[STACK_DECODER] };
-	struct cost_work work = { .plan = &r.plan,
+	struct run r = { .cost = cost, .subnet = subnets[depth - 1] };
+	struct cost_work work = { .subnet = &r.subnet,
 		.prompt_tokens = prompt,
 		.longest_prompt = prompt,
 		.choices = 1,
@@ -182,10 +184,10 @@ static struct outcome serve(struct machine *m) {
 			.overload_depth = LAYERS };
 		struct scheduler_choice choice;
 		CHECK(scheduler_choose(&q, &choice));
-		struct run r = { .cost = &cost,
-			.plan = subnets[choice.index].stack[STACK_DECODER],
-			.budget_ms = budget };
-		depth += r.plan.depth;
+		struct run r = {
+			.cost = &cost, .subnet = subnets[choice.index], .budget_ms = budget
+		};
+		depth += r.subnet.stack[STACK_DECODER].depth;
 		best_depth += best;
 		run(m, &r, prompt, tokens);
 		met += r.total_ms <= budget;

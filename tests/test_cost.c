@@ -52,8 +52,8 @@ static struct cost_samples machine_samples(void) {
 static struct cost_step decode_step(int rows, int depth, double context, int *count) {
 	for (int l = 0; l < LAYERS; l++)
 		count[l] = l < depth ? rows : 0;
-	return (struct cost_step){ .layers = LAYERS,
-		.row_count = count,
+	return (struct cost_step){ .layers = { [STACK_DECODER] = LAYERS },
+		.row_count = { [STACK_DECODER] = count },
 		.rows = rows,
 		.logit_rows = rows,
 		.attended = rows * depth * context / 1024 };
@@ -81,7 +81,9 @@ TEST(mixed_depths_cost_each_layer_at_its_own_rows) {
 	struct cost_model cost;
 	cost_fit(&s, &cost);
 	int count[LAYERS] = { 32, 32, 32, 8, 8, 8 };
-	struct cost_step step = { .layers = LAYERS, .row_count = count, .rows = 32 };
+	struct cost_step step = { .layers = { [STACK_DECODER] = LAYERS },
+		.row_count = { [STACK_DECODER] = count },
+		.rows = 32 };
 	double truth = 0.3 + 3 * machine_layer(32) + 3 * machine_layer(8);
 	CHECK(near_to(cost_step_ms(&cost, &step), truth, 0.02));
 }
@@ -197,12 +199,12 @@ static struct cost_model flat_cost(void) {
 
 TEST(a_request_is_its_prompt_steps_and_its_token_steps) {
 	struct cost_model cost = flat_cost();
-	struct plan plan;
+	struct subnet subnet = { 0 };
 	struct cost_time time;
 	static const struct cost_load idle;
-	plan_by_rule(PLAN_RULE_EVEN, LAYERS, 4, &plan);
+	plan_by_rule(PLAN_RULE_EVEN, LAYERS, 4, &subnet.stack[STACK_DECODER]);
 	/* 130 tokens are three chunks of at most 64; the last gives the first of five tokens. */
-	struct cost_work work = { .plan = &plan,
+	struct cost_work work = { .subnet = &subnet,
 		.prompt_tokens = 130,
 		.longest_prompt = 130,
 		.choices = 1,
@@ -215,13 +217,13 @@ TEST(a_request_is_its_prompt_steps_and_its_token_steps) {
 
 TEST(beside_running_rows_chunks_are_smaller) {
 	struct cost_model cost = flat_cost();
-	struct plan plan;
+	struct subnet subnet = { 0 };
 	struct cost_time time;
 	struct cost_load load = { .decode_rows = 2 };
 	for (int l = 0; l < LAYERS; l++)
 		load.rows[l] = 2;
-	plan_by_rule(PLAN_RULE_EVEN, LAYERS, 4, &plan);
-	struct cost_work work = { .plan = &plan, .prompt_tokens = 32, .longest_prompt = 32 };
+	plan_by_rule(PLAN_RULE_EVEN, LAYERS, 4, &subnet.stack[STACK_DECODER]);
+	struct cost_work work = { .subnet = &subnet, .prompt_tokens = 32, .longest_prompt = 32 };
 	cost_predict(&cost, &limits, &load, &work, &time);
 	/* Two chunks of 16, in steps that read all twelve layers for the others. */
 	CHECK(near_to(time.total_ms, 2 * 14, 1e-9));
@@ -229,24 +231,24 @@ TEST(beside_running_rows_chunks_are_smaller) {
 
 TEST(prompts_that_wait_before_are_counted) {
 	struct cost_model cost = flat_cost();
-	struct plan plan;
+	struct subnet subnet = { 0 };
 	struct cost_time time;
 	struct cost_load load = { .pending = 64 };
 	for (int l = 0; l < LAYERS; l++)
 		load.pending_rows[l] = 64;
-	plan_by_rule(PLAN_RULE_EVEN, LAYERS, 4, &plan);
-	struct cost_work work = { .plan = &plan, .prompt_tokens = 32, .longest_prompt = 32 };
+	plan_by_rule(PLAN_RULE_EVEN, LAYERS, 4, &subnet.stack[STACK_DECODER]);
+	struct cost_work work = { .subnet = &subnet, .prompt_tokens = 32, .longest_prompt = 32 };
 	cost_predict(&cost, &limits, &load, &work, &time);
 	CHECK(near_to(time.total_ms, 14 + 6, 1e-9));
 }
 
 TEST(more_choices_than_places_run_in_waves) {
 	struct cost_model cost = flat_cost();
-	struct plan plan;
+	struct subnet subnet = { 0 };
 	struct cost_time time;
 	static const struct cost_load idle;
-	plan_by_rule(PLAN_RULE_EVEN, LAYERS, 4, &plan);
-	struct cost_work work = { .plan = &plan,
+	plan_by_rule(PLAN_RULE_EVEN, LAYERS, 4, &subnet.stack[STACK_DECODER]);
+	struct cost_work work = { .subnet = &subnet,
 		.prompt_tokens = 10,
 		.longest_prompt = 10,
 		.choices = 16,

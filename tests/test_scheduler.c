@@ -215,12 +215,12 @@ TEST(overload_grows_with_the_queue) {
 
 /* ---- stepping down ---- */
 
-static struct scheduler_progress progress(const struct cost_model *cost, const struct plan *plan,
-                int tokens_left, double spent, double budget) {
+static struct scheduler_progress progress(const struct cost_model *cost,
+                const struct subnet *subnet, int tokens_left, double spent, double budget) {
 	return (struct scheduler_progress){ .cost = cost,
 		.limits = &limits,
 		.load = &idle,
-		.work = { .plan = plan, .choices = 1, .output_tokens = tokens_left + 1 },
+		.work = { .subnet = subnet, .choices = 1, .output_tokens = tokens_left + 1 },
 		.budget = { .spent_ms = spent, .latency_ms = budget },
 		.rule = PLAN_RULE_EVEN,
 		.min_depth = 2 };
@@ -228,31 +228,34 @@ static struct scheduler_progress progress(const struct cost_model *cost, const s
 
 TEST(a_request_on_time_stays_deep) {
 	struct cost_model cost = flat_cost();
-	struct plan plan, down;
-	plan_by_rule(PLAN_RULE_EVEN, LAYERS, 12, &plan);
-	struct scheduler_progress p = progress(&cost, &plan, 10, 100, 240);
+	struct subnet subnet = { 0 };
+	struct plan *plan = &subnet.stack[STACK_DECODER], down;
+	plan_by_rule(PLAN_RULE_EVEN, LAYERS, 12, plan);
+	struct scheduler_progress p = progress(&cost, &subnet, 10, 100, 240);
 	CHECK(!scheduler_step_down(&p, &down));
 }
 
 TEST(a_late_request_steps_down_to_what_is_in_time) {
 	/* 100 ms are left for ten steps: 8 layers. */
 	struct cost_model cost = flat_cost();
-	struct plan plan, down;
-	plan_by_rule(PLAN_RULE_EVEN, LAYERS, 12, &plan);
-	struct scheduler_progress p = progress(&cost, &plan, 10, 140, 240);
+	struct subnet subnet = { 0 };
+	struct plan *plan = &subnet.stack[STACK_DECODER], down;
+	plan_by_rule(PLAN_RULE_EVEN, LAYERS, 12, plan);
+	struct scheduler_progress p = progress(&cost, &subnet, 10, 140, 240);
 	CHECK(scheduler_step_down(&p, &down));
 	CHECK_INT(down.depth, 8);
-	CHECK(plan_contains(&plan, &down));
+	CHECK(plan_contains(plan, &down));
 }
 
 TEST(a_lost_request_steps_down_to_its_bound_and_no_further) {
 	struct cost_model cost = flat_cost();
-	struct plan plan, down;
-	plan_by_rule(PLAN_RULE_EVEN, LAYERS, 12, &plan);
-	struct scheduler_progress p = progress(&cost, &plan, 10, 239, 240);
+	struct subnet subnet = { 0 };
+	struct plan *plan = &subnet.stack[STACK_DECODER], down;
+	plan_by_rule(PLAN_RULE_EVEN, LAYERS, 12, plan);
+	struct scheduler_progress p = progress(&cost, &subnet, 10, 239, 240);
 	CHECK(scheduler_step_down(&p, &down));
 	CHECK_INT(down.depth, 2);
-	p.work.plan = &down;
+	*plan = down;
 	struct plan further;
 	CHECK(!scheduler_step_down(&p, &further));
 }
