@@ -43,6 +43,8 @@ static float activate(float x, enum activation activation) {
 		return mathf_gelu(x);
 	case ACTIVATION_GELU_TANH:
 		return mathf_gelu_tanh(x);
+	case ACTIVATION_TANH:
+		return mathf_tanh(x);
 	}
 	return x;
 }

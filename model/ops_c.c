@@ -31,6 +31,8 @@ static float activate(float x, enum activation activation) {
 		return mathf_gelu(x);
 	case ACTIVATION_GELU_TANH:
 		return mathf_gelu_tanh(x);
+	case ACTIVATION_TANH:
+		return mathf_tanh(x);
 	}
 	return x;
 }
@@ -130,14 +132,14 @@ static void c_attend(const struct attend *a) {
 	int dim = a->head_dim;
 	float *q = a->scratch, *acc = a->scratch + dim;
 	for (int i = 0; i < a->queries; i++) {
-		int position = a->first + i;
+		int keys = a->keys ? a->keys : a->first + i + 1;
 		float largest = -INFINITY, total = 0;
 		for (int d = 0; d < dim; d++) {
 			q[d] = a->q[(size_t)i * a->ldq + d] * a->scale;
 			acc[d] = 0;
 		}
-		for (int tile = 0; tile <= position / KV_TILE; tile++) {
-			int seen = position - tile * KV_TILE + 1;
+		for (int tile = 0; tile * KV_TILE < keys; tile++) {
+			int seen = keys - tile * KV_TILE;
 			attend_tile(q, block_keys(a, tile), block_values(a, tile),
 			                seen < KV_TILE ? seen : KV_TILE, dim, &largest, &total,
 			                acc);

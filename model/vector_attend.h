@@ -120,17 +120,18 @@ static void group_values(struct group *g, const float *block, const float *next,
 
 static void attend_group(const struct attend *a, int query, int queries) {
 	struct group g;
-	int first = a->first + query, last = first + queries - 1;
+	bool causal = a->keys == 0;
+	int first = a->first + query, all = causal ? first + queries : a->keys;
 	group_begin(&g, a, query, queries);
-	for (int tile = 0; tile <= last / KV_TILE; tile++) {
+	for (int tile = 0; tile * KV_TILE < all; tile++) {
 		int base = tile * KV_TILE; /* queries before this position have seen all their keys */
-		int row = first < base ? base - first : 0;
-		int keys = last - base < KV_TILE ? last - base + 1 : KV_TILE;
+		int row = causal && first < base ? base - first : 0;
+		int keys = all - base < KV_TILE ? all - base : KV_TILE;
 		const float *values = block_values(a, tile);
-		const float *next = tile < last / KV_TILE ? block_keys(a, tile + 1) : NULL;
+		const float *next = base + KV_TILE < all ? block_keys(a, tile + 1) : NULL;
 		group_scores(&g, block_keys(a, tile), values, row, queries - row, keys);
 		for (int r = row; r < queries; r++) {
-			int seen = first + r - base + 1;
+			int seen = causal ? first + r - base + 1 : keys;
 			group_weigh(&g, r, seen < keys ? seen : keys, keys);
 		}
 		group_values(&g, values, next, row, queries - row, keys);

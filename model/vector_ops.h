@@ -38,6 +38,8 @@ static vec activate(vec x, enum activation activation) {
 		return vec_gelu(x);
 	case ACTIVATION_GELU_TANH:
 		return vec_gelu_tanh(x);
+	case ACTIVATION_TANH:
+		return vec_tanh(x);
 	}
 	return x;
 }

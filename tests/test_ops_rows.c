@@ -299,6 +299,92 @@ TEST(attention_is_right_where_all_scores_are_low) {
 	attention_is_right_for(&t);
 }
 
+/* ---- attention over all keys ---- */
+
+/*
+ * Every query of the text over the keys 0 .. keys - 1, in calls of `chunk` queries. The blocks hold
+ * NaN from `keys` on.
+ */
+static float *text_attend_all(struct text *t, const struct ops *ops, int keys, int chunk) {
+	size_t width = (size_t)(t->heads * t->dim);
+	for (int tile = 0; tile < TILES; tile++)
+		for (size_t i = 0; i < 2 * width * KV_TILE; i++)
+			t->blocks[tile][i] = NAN;
+	for (int i = 0; i < keys; i++)
+		ops->kv_store(t->blocks[i / KV_TILE], t->k + (size_t)i * width,
+		                t->v + (size_t)i * width, i, t->heads, t->dim);
+	float *out = take((size_t)t->length * width);
+	struct attend a = { .ldq = width, .ldo = width, .n_heads = t->heads, .head_dim = t->dim };
+	a.scale = 1 / sqrtf((float)t->dim);
+	a.blocks = t->blocks;
+	a.scratch = take(ops->attend_scratch(t->dim));
+	a.keys = keys;
+	a.first = 1 << 20; /* is not read */
+	for (int at = 0; at < t->length; at += chunk) {
+		a.queries = t->length - at < chunk ? t->length - at : chunk;
+		for (a.head = 0; a.head < t->heads; a.head++) {
+			size_t offset = (size_t)at * width + (size_t)(a.head * t->dim);
+			a.q = t->q + offset;
+			a.out = out + offset;
+			ops->attend(&a);
+		}
+	}
+	return out;
+}
+
+static const int key_counts[] = { 1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 200, 320 };
+enum { KEY_COUNTS = sizeof key_counts / sizeof *key_counts };
+
+static void attend_all_equals_c(enum cpu_level level) {
+	const struct ops *ops = overlay(level);
+	for (int i = 0; i < KEY_COUNTS * HEAD_DIMS; i++) {
+		fresh_memory();
+		random_state += (uint64_t)i;
+		int keys = key_counts[i % KEY_COUNTS], heads = random_between(1, 3);
+		struct text t = text_random(ops, keys, heads, head_dims[i / KEY_COUNTS]);
+		t.length = random_between(1, keys < 30 ? keys : 30);
+		size_t size = (size_t)(t.length * t.heads * t.dim);
+		float *c = text_attend_all(&t, ops_c(), keys, t.length);
+		float *ours = text_attend_all(&t, ops, keys, random_between(1, 13));
+		for (size_t k = 0; k < size; k++)
+			CHECK(isfinite(c[k]));
+		CHECK(same_bits(ours, c, size));
+	}
+}
+
+TEST(avx2_attention_over_all_keys_equals_c_whatever_lies_behind_them) {
+	attend_all_equals_c(CPU_LEVEL_AVX2);
+}
+
+TEST(avx512_attention_over_all_keys_equals_c_whatever_lies_behind_them) {
+	attend_all_equals_c(CPU_LEVEL_AVX512);
+}
+
+TEST(attention_over_all_keys_is_right) {
+	for (int i = 0; i < KEY_COUNTS; i++) {
+		fresh_memory();
+		int keys = key_counts[i];
+		struct text t = text_random(ops_c(), keys, 2, 24);
+		size_t width = (size_t)(t.heads * t.dim);
+		float *q = take_copy(t.q, (size_t)keys * width);
+		float *out = text_attend_all(&t, ops_c(), keys, 7);
+		for (int p = 0; p < keys; p += 5) {
+			/* The last query sees all keys in causal attention too. */
+			memcpy(t.q + (size_t)(keys - 1) * width, q + (size_t)p * width,
+			                width * sizeof *q);
+			for (int head = 0; head < t.heads; head++) {
+				double exact[24];
+				exact_attention(&t, keys - 1, head, exact);
+				for (int d = 0; d < t.dim; d++)
+					CHECK(fabs(out[(size_t)p * width
+					                           + (size_t)(head * t.dim + d)]
+					                      - exact[d])
+					                < 5e-5);
+			}
+		}
+	}
+}
+
 /* ---- softmax ---- */
 
 static void softmax_equals_c(enum cpu_level level) {
