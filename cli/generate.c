@@ -267,7 +267,7 @@ static bool open_engine(struct runner *s, char *err, size_t errlen) {
 		model_close(model);
 		return false;
 	}
-	s->metrics = metrics_create(model_layers(model));
+	s->metrics = metrics_create(&model->facts);
 	if (!s->metrics) {
 		snprintf(err, errlen, "memory ran out");
 		model_close(model);

@@ -84,8 +84,10 @@ static void collect_gauges(const struct server *server, struct metrics_gauges *g
 	g->family = facts_family_name(model->facts.family);
 	g->dtype = model->dtype;
 	g->arithmetic = model->ops->name;
-	g->layers = model_layers(model);
-	g->layerdrop = model->facts.stack[STACK_DECODER].layerdrop;
+	for (int k = 0; k < STACKS; k++) {
+		g->layers[k] = model->facts.stack[k].layers;
+		g->layerdrop[k] = model->facts.stack[k].layerdrop;
+	}
 }
 
 void handle_metrics(struct call *call) {

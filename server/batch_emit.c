@@ -125,14 +125,14 @@ static bool is_end_symbol(const struct facts *facts, int32_t token) {
 
 static void note_time(struct batch *b, struct ticket *t, struct run_choice *c) {
 	int64_t now_ns = clock_now_ns();
-	int depth = t->subnet.stack[STACK_DECODER].depth;
 	if (t->report.times.first_token_ns == 0) {
 		t->report.times.first_token_ns = now_ns;
-		metrics_first_token(b->metrics, depth,
+		metrics_first_token(b->metrics, &t->subnet,
 		                ms_between(t->report.times.received_ns, now_ns) * 1e-3);
 	}
 	if (c->last_token_ns > 0)
-		metrics_inter_token(b->metrics, depth, ms_between(c->last_token_ns, now_ns) * 1e-3);
+		metrics_inter_token(b->metrics, &t->subnet,
+		                ms_between(c->last_token_ns, now_ns) * 1e-3);
 	c->last_token_ns = now_ns;
 }
 

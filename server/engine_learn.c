@@ -64,13 +64,13 @@ static void count_budget(struct engine *engine, const struct ticket *t) {
 void engine_learn(struct engine *engine, const struct ticket *t) {
 	const struct job *job = t->job;
 	const struct job_times *times = &t->report.times;
-	int depth = job->subnet.stack[STACK_DECODER].depth, tokens = 0, prompt = 0;
+	int tokens = 0, prompt = 0;
 	for (int i = 0; i < job->n_choices; i++)
 		tokens += t->progress[i].n_tokens;
 	for (int i = 0; i < job->n_prompts; i++)
 		prompt += job->prompts[i].n_tokens;
-	metrics_tokens(engine->metrics, prompt, tokens, depth);
-	metrics_job_done(engine->metrics, depth,
+	metrics_tokens(engine->metrics, prompt, tokens, &job->subnet);
+	metrics_job_done(engine->metrics, &job->subnet,
 	                clock_ms(times->done_ns - times->received_ns) * 1e-3);
 	if (job->error.code != ERROR_NONE)
 		return;

@@ -208,8 +208,8 @@ static void join(struct engine *engine, struct ticket *t, const struct admission
 	job->predicted_ms = answer->predicted_ms;
 	job->predicted_tokens = answer->predicted_tokens;
 	metrics_queue_time(engine->metrics, clock_ms(now_ns - t->report.times.received_ns) * 1e-3);
-	metrics_depth_selected(engine->metrics, answer->subnet.stack[STACK_DECODER].depth,
-	                engine_reason_name(answer->reason));
+	metrics_depth_selected(
+	                engine->metrics, &answer->subnet, engine_reason_name(answer->reason));
 	batch_join(engine->batch, t, now_ns);
 }
 
@@ -272,7 +272,7 @@ static void run_step(struct engine *engine, struct batch_stats *ret_stats) {
 	                : ret_stats->decode_rows == 0          ? PHASE_PREFILL
 	                                                       : PHASE_MIXED;
 	metrics_step(engine->metrics, phase, seconds, ret_stats->step.rows,
-	                ret_stats->step.row_count[STACK_DECODER]);
+	                ret_stats->step.row_count);
 	metrics_busy(engine->metrics, seconds);
 	engine->step_ms = engine->cost.fitted ? cost_step_ms(&engine->cost, &ret_stats->step)
 	                                      : seconds * 1e3;

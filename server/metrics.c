@@ -42,17 +42,32 @@ static void observe_seconds(struct histogram *h, double seconds) {
 	observe(h, metrics_seconds, SECONDS_BOUNDS, seconds);
 }
 
-struct metrics *metrics_create(int layers) {
+static void free_arrays(struct metrics *m) {
+	free(m->by_depth);
+	for (int k = 0; k < STACKS; k++)
+		free(m->layer_rows[k]);
+	free(m);
+}
+
+struct metrics *metrics_create(const struct facts *facts) {
 	struct metrics *m = calloc(1, sizeof *m);
 	if (!m)
 		return NULL;
-	m->layers = layers;
-	m->by_depth = calloc((size_t)layers + 1, sizeof *m->by_depth);
-	m->layer_rows = calloc((size_t)layers, sizeof *m->layer_rows);
-	if (!m->by_depth || !m->layer_rows || pthread_mutex_init(&m->lock, NULL) != 0) {
-		free(m->by_depth);
-		free(m->layer_rows);
-		free(m);
+	int *layers = m->layers;
+	for (int k = 0; k < STACKS; k++)
+		layers[k] = facts->stack[k].layers;
+	m->main = layers[STACK_DECODER] > 0 ? STACK_DECODER : STACK_ENCODER;
+	m->pairs = layers[STACK_DECODER] > 0 && layers[STACK_ENCODER] > 0;
+	m->n_depths = ((size_t)layers[m->main] + 1)
+	                * (m->pairs ? (size_t)layers[STACK_ENCODER] + 1 : 1);
+	m->by_depth = calloc(m->n_depths, sizeof *m->by_depth);
+	bool ready = m->by_depth != NULL;
+	for (int k = 0; k < STACKS; k++) {
+		m->layer_rows[k] = calloc((size_t)layers[k] + 1, sizeof *m->layer_rows[k]);
+		ready = ready && m->layer_rows[k];
+	}
+	if (!ready || pthread_mutex_init(&m->lock, NULL) != 0) {
+		free_arrays(m);
 		return NULL;
 	}
 	return m;
@@ -62,13 +77,26 @@ void metrics_destroy(struct metrics *m) {
 	if (!m)
 		return;
 	pthread_mutex_destroy(&m->lock);
-	free(m->by_depth);
-	free(m->layer_rows);
-	free(m);
+	free_arrays(m);
 }
 
-static struct depth_metrics *at_depth(struct metrics *m, int depth) {
-	return &m->by_depth[depth < 0 ? 0 : depth > m->layers ? m->layers : depth];
+bool metrics_suit(const struct metrics *m, const struct facts *facts) {
+	return m->layers[STACK_ENCODER] == facts->stack[STACK_ENCODER].layers
+	                && m->layers[STACK_DECODER] == facts->stack[STACK_DECODER].layers;
+}
+
+static size_t within(int depth, int layers) {
+	return depth < 0 ? 0 : depth > layers ? (size_t)layers : (size_t)depth;
+}
+
+static struct depth_metrics *at_depth(struct metrics *m, const struct subnet *subnet) {
+	int layers = m->layers[m->main];
+	size_t at = within(subnet->stack[m->main].depth, layers);
+	if (m->pairs)
+		at += within(subnet->stack[STACK_ENCODER].depth, m->layers[STACK_ENCODER])
+		                * ((size_t)layers + 1);
+	atomic_store_explicit(&m->by_depth[at].used, true, memory_order_relaxed);
+	return &m->by_depth[at];
 }
 
 /* Finds or adds the counter of a small label set; the last slot takes what does not fit. */
@@ -101,12 +129,14 @@ void metrics_connections(struct metrics *m, int64_t open) {
 }
 
 void metrics_step(struct metrics *m, enum metrics_phase phase, double seconds, int rows,
-                const int *rows_of_layer) {
+                const int *const rows_of_layer[STACKS]) {
 	observe_seconds(&m->step_seconds[phase], seconds);
 	observe(&m->step_rows, metrics_rows, ROWS_BOUNDS, rows);
-	for (int i = 0; i < m->layers; i++)
-		if (rows_of_layer[i])
-			count(&m->layer_rows[i], rows_of_layer[i]);
+	for (int k = 0; k < STACKS; k++) {
+		for (int i = 0; rows_of_layer[k] && i < m->layers[k]; i++)
+			if (rows_of_layer[k][i])
+				count(&m->layer_rows[k][i], rows_of_layer[k][i]);
+	}
 }
 
 void metrics_busy(struct metrics *m, double seconds) {
@@ -117,25 +147,26 @@ void metrics_queue_time(struct metrics *m, double seconds) {
 	observe_seconds(&m->queue_seconds, seconds);
 }
 
-void metrics_first_token(struct metrics *m, int depth, double seconds) {
-	observe_seconds(&at_depth(m, depth)->first_token, seconds);
+void metrics_first_token(struct metrics *m, const struct subnet *subnet, double seconds) {
+	observe_seconds(&at_depth(m, subnet)->first_token, seconds);
 }
 
-void metrics_inter_token(struct metrics *m, int depth, double seconds) {
-	observe_seconds(&at_depth(m, depth)->inter_token, seconds);
+void metrics_inter_token(struct metrics *m, const struct subnet *subnet, double seconds) {
+	observe_seconds(&at_depth(m, subnet)->inter_token, seconds);
 }
 
-void metrics_tokens(struct metrics *m, int64_t prompt, int64_t generated, int depth) {
+void metrics_tokens(
+                struct metrics *m, int64_t prompt, int64_t generated, const struct subnet *subnet) {
 	count(&m->prompt_tokens, prompt);
-	count(&at_depth(m, depth)->generated, generated);
+	count(&at_depth(m, subnet)->generated, generated);
 }
 
-void metrics_job_done(struct metrics *m, int depth, double seconds) {
-	observe_seconds(&at_depth(m, depth)->duration, seconds);
+void metrics_job_done(struct metrics *m, const struct subnet *subnet, double seconds) {
+	observe_seconds(&at_depth(m, subnet)->duration, seconds);
 }
 
-void metrics_depth_selected(struct metrics *m, int depth, const char *reason) {
-	struct depth_metrics *d = at_depth(m, depth);
+void metrics_depth_selected(struct metrics *m, const struct subnet *subnet, const char *reason) {
+	struct depth_metrics *d = at_depth(m, subnet);
 	for (int i = 0; i < REASONS; i++)
 		if (strcmp(reason, metrics_reasons[i]) == 0)
 			count(&d->selected[i], 1);

@@ -10,12 +10,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "model/facts.h"
 #include "proto/buffer.h"
 
 struct metrics;
 
-/* `layers` bounds the label `depth` and the array of layers. */
-struct metrics *metrics_create(int layers);
+/*
+ * The layers of the stacks bound the label `depth`, which is the decoder's, or that of an encoder
+ * alone. A model with both has the label `encoder_depth` beside it, and only the pairs that were
+ * used are listed. `facts` is not kept.
+ */
+struct metrics *metrics_create(const struct facts *facts);
+/* Whether the stacks of `facts` are as large as those that these metrics were created for. */
+bool metrics_suit(const struct metrics *m, const struct facts *facts);
 void metrics_destroy(struct metrics *m);
 
 enum metrics_stage { STAGE_QUEUE, STAGE_PREFILL, STAGE_DECODE, STAGES };
@@ -26,16 +33,17 @@ void metrics_request(struct metrics *m, const char *route, int code);
 void metrics_rejected(struct metrics *m, const char *reason); /* an error code's name */
 void metrics_connections(struct metrics *m, int64_t open);
 
-/* engine thread; seconds, depth in 1..layers */
+/* engine thread; seconds; the depths are those of the subnet that ran */
 void metrics_step(struct metrics *m, enum metrics_phase phase, double seconds, int rows,
-                const int *rows_of_layer);
+                const int *const rows_of_layer[STACKS]); /* [layers], or NULL */
 void metrics_busy(struct metrics *m, double seconds);
 void metrics_queue_time(struct metrics *m, double seconds);
-void metrics_first_token(struct metrics *m, int depth, double seconds);
-void metrics_inter_token(struct metrics *m, int depth, double seconds);
-void metrics_tokens(struct metrics *m, int64_t prompt, int64_t generated, int depth);
-void metrics_job_done(struct metrics *m, int depth, double seconds);
-void metrics_depth_selected(struct metrics *m, int depth, const char *reason);
+void metrics_first_token(struct metrics *m, const struct subnet *subnet, double seconds);
+void metrics_inter_token(struct metrics *m, const struct subnet *subnet, double seconds);
+void metrics_tokens(
+                struct metrics *m, int64_t prompt, int64_t generated, const struct subnet *subnet);
+void metrics_job_done(struct metrics *m, const struct subnet *subnet, double seconds);
+void metrics_depth_selected(struct metrics *m, const struct subnet *subnet, const char *reason);
 void metrics_budget(struct metrics *m, bool met);
 void metrics_prediction(struct metrics *m, double actual_over_predicted);
 void metrics_deadline_exceeded(struct metrics *m, enum metrics_stage stage);
@@ -47,8 +55,8 @@ struct metrics_gauges {
 	int64_t queue_tokens;
 	double kv_usage_ratio, predicted_wait_seconds;
 	const char *version, *family, *dtype, *arithmetic;
-	int layers;
-	double layerdrop;
+	int layers[STACKS]; /* as in metrics_create */
+	double layerdrop[STACKS];
 };
 /* Appends the Prometheus text (version 0.0.4), process_* included. */
 void metrics_write(

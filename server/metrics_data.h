@@ -21,6 +21,7 @@ struct histogram {
 };
 
 struct depth_metrics {
+	atomic_bool used;
 	struct histogram duration, first_token, inter_token;
 	atomic_llong generated;
 	atomic_llong selected[REASONS];
@@ -33,9 +34,12 @@ struct label_counter {
 };
 
 struct metrics {
-	int layers;
-	struct depth_metrics *by_depth; /* [layers + 1] */
-	atomic_llong *layer_rows;       /* [layers] */
+	int layers[STACKS];
+	enum stack main;                  /* whose depth the label `depth` is */
+	bool pairs;                       /* an encoder beside it */
+	size_t n_depths;                  /* in by_depth: (encoder + 1) x (depth + 1) */
+	struct depth_metrics *by_depth;   /* [n_depths], the main stack's depth runs fastest */
+	atomic_llong *layer_rows[STACKS]; /* [layers] */
 	struct histogram queue_seconds, step_seconds[PHASES], step_rows, prediction;
 	atomic_llong prompt_tokens, budgets[2], deadlines[STAGES], cancelled[STAGES], connections;
 	_Atomic double busy_seconds;

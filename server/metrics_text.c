@@ -58,17 +58,38 @@ static void series(struct buffer *out, const char *name, const char *label,
 	buffer_printf(out, "%s_count%s%s%s %lld\n", name, open, label, close, total);
 }
 
+/* The depths that are listed, one after the other: the index of the first from `at` on, or
+ * n_depths. */
+static size_t next_depth(const struct metrics *m, size_t at) {
+	size_t row = (size_t)m->layers[m->main] + 1;
+	while (at < m->n_depths
+	                && (m->pairs ? !atomic_load_explicit((atomic_bool *)&m->by_depth[at].used,
+	                                    memory_order_relaxed)
+	                             : at % row == 0))
+		at++;
+	return at;
+}
+
+enum { DEPTH_LABEL = 64 };
+
+static const char *depth_label(const struct metrics *m, size_t at, char label[DEPTH_LABEL]) {
+	size_t row = (size_t)m->layers[m->main] + 1;
+	if (m->pairs)
+		snprintf(label, DEPTH_LABEL, "encoder_depth=\"%zu\",depth=\"%zu\"", at / row,
+		                at % row);
+	else
+		snprintf(label, DEPTH_LABEL, "depth=\"%zu\"", at);
+	return label;
+}
+
 static void depth_histogram(const struct metrics *m, struct buffer *out, const char *name,
                 const char *help, size_t offset) {
+	char label[DEPTH_LABEL];
 	head(out, name, "histogram", help);
-	for (int depth = 1; depth <= m->layers; depth++) {
-		char label[32];
-		snprintf(label, sizeof label, "depth=\"%d\"", depth);
-		series(out, name, label,
-		                (const struct histogram *)((const char *)&m->by_depth[depth]
-		                                + offset),
+	for (size_t at = next_depth(m, 0); at < m->n_depths; at = next_depth(m, at + 1))
+		series(out, name, depth_label(m, at, label),
+		                (const struct histogram *)((const char *)&m->by_depth[at] + offset),
 		                metrics_seconds, SECONDS_BOUNDS);
-	}
 }
 
 static void write_requests(const struct metrics *m, struct buffer *out) {
@@ -93,6 +114,20 @@ static void write_stages(struct buffer *out, const char *name, const char *help,
 		buffer_printf(out, "%s{stage=\"%s\"} %lld\n", name, stages[i], get(&counts[i]));
 }
 
+/* A model with two stacks says which one a layer is of. */
+static void write_layer_rows(const struct metrics *m, struct buffer *out) {
+	static const char *const names[STACKS] = { "encoder", "decoder" };
+	head(out, "fathom_layer_rows_total", "counter", "Rows that ran through each layer.");
+	for (int k = 0; k < STACKS; k++) {
+		for (int l = 0; l < m->layers[k]; l++) {
+			buffer_puts(out, "fathom_layer_rows_total{");
+			if (m->pairs)
+				buffer_printf(out, "stack=\"%s\",", names[k]);
+			buffer_printf(out, "layer=\"%d\"} %lld\n", l, get(&m->layer_rows[k][l]));
+		}
+	}
+}
+
 static void write_depths(const struct metrics *m, struct buffer *out) {
 	depth_histogram(m, out, "fathom_request_duration_seconds",
 	                "Last body byte read to last byte of the answer, by depth.",
@@ -103,22 +138,19 @@ static void write_depths(const struct metrics *m, struct buffer *out) {
 	depth_histogram(m, out, "fathom_inter_token_latency_seconds",
 	                "Between two tokens of an answer, by depth.",
 	                offsetof(struct depth_metrics, inter_token));
+	char label[DEPTH_LABEL];
 	head(out, "fathom_generation_tokens_total", "counter", "Tokens generated, by depth.");
-	for (int d = 1; d <= m->layers; d++)
-		buffer_printf(out, "fathom_generation_tokens_total{depth=\"%d\"} %lld\n", d,
-		                get(&m->by_depth[d].generated));
+	for (size_t at = next_depth(m, 0); at < m->n_depths; at = next_depth(m, at + 1))
+		buffer_printf(out, "fathom_generation_tokens_total{%s} %lld\n",
+		                depth_label(m, at, label), get(&m->by_depth[at].generated));
 	head(out, "fathom_depth_selected_total", "counter",
 	                "Requests by the depth they ran and why.");
-	for (int d = 1; d <= m->layers; d++)
+	for (size_t at = next_depth(m, 0); at < m->n_depths; at = next_depth(m, at + 1))
 		for (int r = 0; r < REASONS; r++)
-			buffer_printf(out,
-			                "fathom_depth_selected_total{depth=\"%d\",reason=\"%s\"} "
-			                "%lld\n",
-			                d, metrics_reasons[r], get(&m->by_depth[d].selected[r]));
-	head(out, "fathom_layer_rows_total", "counter", "Rows that ran through each layer.");
-	for (int l = 0; l < m->layers; l++)
-		buffer_printf(out, "fathom_layer_rows_total{layer=\"%d\"} %lld\n", l,
-		                get(&m->layer_rows[l]));
+			buffer_printf(out, "fathom_depth_selected_total{%s,reason=\"%s\"} %lld\n",
+			                depth_label(m, at, label), metrics_reasons[r],
+			                get(&m->by_depth[at].selected[r]));
+	write_layer_rows(m, out);
 }
 
 static void write_engine(const struct metrics *m, struct buffer *out) {
@@ -167,10 +199,15 @@ static void write_gauges(const struct metrics_gauges *g, struct buffer *out) {
 	buffer_printf(out, "fathom_build_info{version=\"%s\",arithmetic=\"%s\"} 1\n", g->version,
 	                g->arithmetic);
 	head(out, "fathom_model_info", "gauge", "The model that is served.");
+	enum stack stack = g->layers[STACK_DECODER] > 0 ? STACK_DECODER : STACK_ENCODER;
 	buffer_printf(out,
 	                "fathom_model_info{family=\"%s\",layers=\"%d\",dtype=\"%s\",layerdrop=\"%"
-	                "g\"} 1\n",
-	                g->family, g->layers, g->dtype, g->layerdrop);
+	                "g\"",
+	                g->family, g->layers[stack], g->dtype, g->layerdrop[stack]);
+	if (stack == STACK_DECODER && g->layers[STACK_ENCODER] > 0)
+		buffer_printf(out, ",encoder_layers=\"%d\",encoder_layerdrop=\"%g\"",
+		                g->layers[STACK_ENCODER], g->layerdrop[STACK_ENCODER]);
+	buffer_puts(out, "} 1\n");
 }
 
 static int open_files(void) {

@@ -72,21 +72,18 @@ static void wake_loop(void *arg) {
 /* The figures of /metrics have one label for each layer, so their number stays. */
 static bool count_layers(
                 struct server *server, const struct model *model, char *err, size_t errlen) {
-	int layers = model_layers(model);
-	if (!server->metrics) {
-		server->metrics = metrics_create(layers);
-		server->metrics_layers = layers;
-	}
+	if (!server->metrics)
+		server->metrics = metrics_create(&model->facts);
 	if (!server->metrics) {
 		snprintf(err, errlen, "Out of memory.");
 		return false;
 	}
-	if (layers == server->metrics_layers)
+	if (metrics_suit(server->metrics, &model->facts))
 		return true;
 	snprintf(err, errlen,
-	                "The folder's model has %d layers; a server that began with %d keeps to "
-	                "them: start another one.",
-	                layers, server->metrics_layers);
+	                "The folder's model has %d layers, not as many as the one that this server "
+	                "began with: start another one.",
+	                model_layers(model));
 	return false;
 }
 

@@ -62,7 +62,6 @@ struct server {
 
 	struct auth *auth;
 	struct metrics *metrics; /* NULL until the first model is loaded */
-	int metrics_layers;
 	struct team *team;
 	struct turn *turn;
 	const struct ops *ops;

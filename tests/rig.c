@@ -19,7 +19,7 @@ void rig_open(struct rig *rig, const char *name) {
 	if (!rig->model)
 		check_fail(__FILE__, __LINE__, "model: %s", err);
 	rig->team = team_create(2, err, sizeof err);
-	rig->metrics = metrics_create(model_layers(rig->model));
+	rig->metrics = metrics_create(&rig->model->facts);
 	if (!rig->team || !rig->metrics)
 		check_fail(__FILE__, __LINE__, "team or metrics: %s", err);
 	rig->config.max_rows = 32;

@@ -12,8 +12,11 @@ static const struct metrics_gauges gauges = { .running = 2,
 	.family = "opt",
 	.dtype = "bf16",
 	.arithmetic = "f32",
-	.layers = 4,
-	.layerdrop = 0.2 };
+	.layers = { [STACK_DECODER] = 4 },
+	.layerdrop = { [STACK_DECODER] = 0.2 } };
+
+static const struct facts four = { .stack[STACK_DECODER].layers = 4 };
+static const struct facts two = { .stack[STACK_DECODER].layers = 2 };
 
 static char *render(struct metrics *m) {
 	struct buffer out = { 0 };
@@ -44,7 +47,7 @@ TEST(every_metric_of_the_contract_is_there) {
 		"rejected_total", "deadline_exceeded_total", "cancelled_total",
 		"predicted_wait_seconds", "engine_busy_seconds_total", "connections", "build_info",
 		"model_info" };
-	struct metrics *m = metrics_create(4);
+	struct metrics *m = metrics_create(&four);
 	char *text = render(m);
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		char line[128];
@@ -57,14 +60,17 @@ TEST(every_metric_of_the_contract_is_there) {
 }
 
 TEST(counts_come_out_as_they_went_in) {
-	struct metrics *m = metrics_create(4);
+	struct metrics *m = metrics_create(&four);
 	metrics_request(m, "/v1/completions", 200);
 	metrics_request(m, "/v1/completions", 200);
 	metrics_request(m, "other", 404);
-	metrics_tokens(m, 10, 7, 3);
-	metrics_depth_selected(m, 3, "budget");
+	struct subnet subnet = { .stack[STACK_DECODER] = { .of = 4, .depth = 3 } };
+	metrics_tokens(m, 10, 7, &subnet);
+	metrics_depth_selected(m, &subnet, "budget");
 	metrics_budget(m, true);
-	metrics_step(m, PHASE_DECODE, 0.003, 5, (const int[]){ 5, 0, 2, 0 });
+	metrics_step(m, PHASE_DECODE, 0.003, 5,
+	                (const int *const[STACKS]){
+	                                [STACK_DECODER] = (const int[]){ 5, 0, 2, 0 } });
 	char *text = render(m);
 	CHECK(value_of(text, "fathom_requests_total{route=\"/v1/completions\",code=\"200\"}") == 2);
 	CHECK(value_of(text, "fathom_requests_total{route=\"other\",code=\"404\"}") == 1);
@@ -84,8 +90,47 @@ TEST(counts_come_out_as_they_went_in) {
 	metrics_destroy(m);
 }
 
+TEST(two_stacks_are_labelled_by_the_pairs_that_ran) {
+	static const struct facts facts = { .stack = { { .layers = 12 }, { .layers = 6 } } };
+	struct subnet subnet = { .stack = { { .depth = 12 }, { .depth = 3 } } };
+	struct metrics *m = metrics_create(&facts);
+	metrics_tokens(m, 10, 7, &subnet);
+	metrics_job_done(m, &subnet, 0.003);
+	static const int encoder[12] = { 0, 9 }, decoder[6] = { 2 };
+	metrics_step(m, PHASE_MIXED, 0.003, 11, (const int *const[STACKS]){ encoder, decoder });
+	char *text = render(m);
+	static const char pair[] = "{encoder_depth=\"12\",depth=\"3\"}";
+	char name[128];
+	snprintf(name, sizeof name, "fathom_generation_tokens_total%s", pair);
+	CHECK(value_of(text, name) == 7);
+	snprintf(name, sizeof name, "fathom_request_duration_seconds_count%s", pair);
+	CHECK(value_of(text, name) == 1);
+	CHECK(!strstr(text, "encoder_depth=\"12\",depth=\"6\""));
+	CHECK(!strstr(text, "{depth="));
+	CHECK(value_of(text, "fathom_layer_rows_total{stack=\"encoder\",layer=\"1\"}") == 9);
+	CHECK(value_of(text, "fathom_layer_rows_total{stack=\"decoder\",layer=\"0\"}") == 2);
+	free(text);
+	metrics_destroy(m);
+}
+
+TEST(an_encoder_alone_is_labelled_like_a_decoder) {
+	static const struct facts facts = { .stack[STACK_ENCODER].layers = 4 };
+	struct subnet subnet = { .stack[STACK_ENCODER].depth = 2 };
+	struct metrics *m = metrics_create(&facts);
+	metrics_depth_selected(m, &subnet, "explicit");
+	static const int rows[4] = { 5, 0, 5, 0 };
+	metrics_step(m, PHASE_PREFILL, 0.003, 5,
+	                (const int *const[STACKS]){ [STACK_ENCODER] = rows });
+	char *text = render(m);
+	CHECK(value_of(text, "fathom_depth_selected_total{depth=\"2\",reason=\"explicit\"}") == 1);
+	CHECK(value_of(text, "fathom_layer_rows_total{layer=\"2\"}") == 5);
+	CHECK(!strstr(text, "encoder_depth"));
+	free(text);
+	metrics_destroy(m);
+}
+
 TEST(every_line_is_a_comment_or_a_sample) {
-	struct metrics *m = metrics_create(2);
+	struct metrics *m = metrics_create(&two);
 	metrics_rejected(m, "server_overloaded");
 	char *text = render(m), *save = NULL;
 	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
