@@ -70,7 +70,7 @@ static size_t next_depth(const struct metrics *m, size_t at) {
 	return at;
 }
 
-enum { DEPTH_LABEL = 64 };
+enum { DEPTH_LABEL = 80 };
 
 static const char *depth_label(const struct metrics *m, size_t at, char label[DEPTH_LABEL]) {
 	size_t row = (size_t)m->layers[m->main] + 1;
