@@ -27,20 +27,21 @@ enum { MAX_BEAMS = 16 };
 struct beam_options {
 	int beams; /* 1 .. MAX_BEAMS */
 	double length_penalty;
-	int max_tokens; /* of an answer, the end symbol not counted */
-	int min_tokens; /* no end symbol before */
+	int max_tokens;        /* of an answer, the end symbol not counted; >= 1 */
+	int min_tokens;        /* no end symbol before */
 	int32_t eos, pad, unk; /* pad is never chosen; unk -1: no penalty */
 	double unk_penalty;
-	int32_t forced_first;  /* the first token of every hypothesis; -1: none */
+	int sequence_tokens; /* tokens that each sequence can hold */
 };
 
 /* A finished hypothesis. */
 struct hypothesis {
-	const int32_t *tokens; /* [n_tokens], the end symbol last */
+	const int32_t *tokens; /* [n_tokens], the end symbol last unless the search was cut */
 	const float *logprobs; /* [n_tokens] of each token */
 	int n_tokens;
 	double sum;   /* of log-probabilities */
 	double score; /* sum / n_tokens ^ length_penalty */
+	bool ended;   /* by the end symbol, chosen before max_tokens forced it */
 };
 
 struct beam;
@@ -63,12 +64,17 @@ struct sequence *beam_sequence(const struct beam *b, int i);
 int32_t beam_token(const struct beam *b, int i);
 
 /*
+ * What beam_advance reads of a live beam's scores: the best 2 x beams + 3, and the end symbol's.
+ */
+struct logit_need beam_need(const struct beam *b);
+
+/*
  * Takes the logits of the live beams' rows (beam i at logits + i * stride; vocab scores each) and
  * moves on: sequences are forked and closed. False if a logit is not finite: the search cannot go
  * on and must be closed.
  */
-bool beam_advance(struct beam *b, struct workspace *w, struct sampler *sampler,
-                const float *logits, size_t stride);
+bool beam_advance(struct beam *b, struct workspace *w, struct sampler *sampler, const float *logits,
+                size_t stride);
 
 /* Closes the sequences of a search that is over or is given up. */
 void beam_close(struct beam *b, struct workspace *w);

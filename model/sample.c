@@ -38,6 +38,7 @@ struct block_sum {
 struct sampler {
 	const struct ops *ops;
 	int vocab;
+	bool normalised; /* scores are log-probabilities already */
 	int n_blocks;
 	float *z;                 /* [vocab] adjusted logits */
 	float *mass;              /* [vocab] exp(z) of candidate i */
@@ -72,6 +73,14 @@ struct sampler *sampler_create(const struct ops *ops, int vocab, char *err, size
 		return NULL;
 	}
 	return s;
+}
+
+void sampler_take_logprobs(struct sampler *s) {
+	s->normalised = true;
+}
+
+int sampler_vocab(const struct sampler *s) {
+	return s->vocab;
 }
 
 void sampler_destroy(struct sampler *s) {
@@ -429,9 +438,12 @@ bool sample_logprobs(struct sampler *s, const float *logits, int32_t token, int 
 	assert(known(s, token) && n_top <= s->vocab);
 	if (!all_finite(logits, s->vocab))
 		return false;
-	sum_blocks(s, logits);
-	struct block_sum all = join_blocks(s->blocks, s->n_blocks);
-	float log_sum = mathf_log(all.sum);
+	struct block_sum all = { .max = 0, .sum = 1 };
+	if (!s->normalised) {
+		sum_blocks(s, logits);
+		all = join_blocks(s->blocks, s->n_blocks);
+	}
+	float log_sum = s->normalised ? 0 : mathf_log(all.sum);
 	*ret_logprob = logits[token] - all.max - log_sum;
 
 	int n = 0;

@@ -40,6 +40,14 @@ struct sampler *sampler_create(const struct ops *ops, int vocab, char *err, size
 void sampler_destroy(struct sampler *s);
 
 /*
+ * Says that all scores to come are log-probabilities already, as an adaptive softmax gives them:
+ * sample_logprobs then returns them as they are, also where scores that nobody needed are minus
+ * infinity.
+ */
+void sampler_take_logprobs(struct sampler *s);
+int sampler_vocab(const struct sampler *s);
+
+/*
  * Draws a token from logits[vocab] (not modified). `prompt` and `answer` are the tokens so far, for
  * the penalties. `choice` and `position` select the random number. False if a logit is not finite,
  * or if every token is banned.
