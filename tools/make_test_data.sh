@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Writes tests/data: tiny random model folders and what tools/reference.py says about each.
+# Writes tests/data: tiny random model folders and what the references of tools say about each.
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -8,6 +8,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 $python tools/train_bpe.py --vocab-size 300 --max-length 64 --out "$work/opt" tests/data/tiny.txt
+$python tools/train_bpe.py --vocab-size 300 --max-length 64 --style fairseq --out "$work/fairseq" \
+	tests/data/tiny.txt
 $python tools/train_bpe.py --vocab-size 300 --max-length 64 --style gpt2 --out "$work/gpt2" \
 	tests/data/tiny.txt
 
@@ -18,7 +20,9 @@ make() {
 	rm -rf "tests/data/$name"
 	$python tools/random_checkpoint.py --tokenizer "$work/$tokenizer" --hidden 32 --heads 4 \
 		--ffn 64 --positions 64 --out "tests/data/$name" "$@"
-	$python tools/reference.py "tests/data/$name" --goldens "tests/data/$name/goldens.json"
+	reference=reference
+	[ "$tokenizer" != fairseq ] || reference=reference_seq2seq
+	$python "tools/$reference.py" "tests/data/$name" --goldens "tests/data/$name/goldens.json"
 }
 
 make tiny-opt opt --family opt --layers 6 --seed 1
@@ -34,3 +38,9 @@ make tiny-fathom-pre-nofinal opt --family fathom_lm --layers 3 --no-final-norm -
 	--position-kind sinusoidal --embed-scale 5.656854249 --seed 8
 make tiny-fathom-nopos opt --family fathom_lm --layers 2 --activation gelu_tanh --untied \
 	--position-kind none --dtype bf16 --seed 9
+
+make tiny-mt-pre fairseq --family fathom_seq2seq --encoder-layers 4 --layers 3 --hidden 16 --heads 2 \
+	--position-kind sinusoidal --embed-scale 4 --layer-gain 2.5 --end-tilt 1.5 --seed 13
+make tiny-mt-post fairseq --family fathom_seq2seq --encoder-layers 3 --layers 2 --norm post \
+	--no-final-norm --activation gelu --encoder-heads 2 --encoder-ffn 48 --hidden 24 \
+	--separate-embeddings --untied --dtype bf16 --layer-gain 1.5 --end-tilt 2 --seed 16

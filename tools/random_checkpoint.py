@@ -7,6 +7,10 @@ The weights are scaled so that every layer matters and logits are neither flat n
 
     tools/random_checkpoint.py --preset large --tokenizer deploy/demo --out large
     tools/random_checkpoint.py --family gpt2 --layers 6 --hidden 32 --tokenizer tiny --out tiny-gpt2
+    tools/random_checkpoint.py --family fathom_seq2seq --encoder-layers 4 --layers 3 --untied \
+        --separate-embeddings --tokenizer tiny --out tiny-mt
+
+Of an encoder-decoder, the flags without --encoder- are the decoder's.
 """
 import argparse
 import json
@@ -22,12 +26,18 @@ LARGE = {"family": "opt", "layers": 24, "hidden": 1024, "heads": 16, "ffn": 4096
          "positions": 2048, "dtype": "bf16"}
 
 
-def layer_shapes(args):
+def layer_shapes(args, memory_width=0):
     """Tensors of one layer under fairseq's names, [out, in]; gpt2 renames and transposes them."""
     d, ffn = args.hidden, args.ffn
     shapes = {"fc1.weight": (ffn, d), "fc1.bias": (ffn,), "fc2.weight": (d, ffn), "fc2.bias": (d,)}
     for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
         shapes[f"self_attn.{name}.weight"], shapes[f"self_attn.{name}.bias"] = (d, d), (d,)
+    if memory_width:
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            fan_in = memory_width if name in ("k_proj", "v_proj") else d
+            shapes[f"encoder_attn.{name}.weight"] = (d, fan_in)
+            shapes[f"encoder_attn.{name}.bias"] = (d,)
+        shapes.update(norm_shapes("encoder_attn_layer_norm", d))
     for name in ("self_attn_layer_norm", "final_layer_norm"):
         shapes[name + ".weight"] = shapes[name + ".bias"] = (d,)
     return shapes
@@ -37,7 +47,7 @@ def norm_shapes(name, d):
     return {name + ".weight": (d,), name + ".bias": (d,)}
 
 
-def fairseq_like(args, prefix, final, output):
+def fairseq_like(args, prefix, final, output, memory_width=0):
     d = args.hidden
     shapes = {prefix + "embed_tokens.weight": (args.vocab, d)}
     if args.position_kind == "learned":
@@ -50,7 +60,7 @@ def fairseq_like(args, prefix, final, output):
     if args.untied:
         shapes[output] = (args.vocab, d)
     for i in range(args.layers):
-        for name, shape in layer_shapes(args).items():
+        for name, shape in layer_shapes(args, memory_width).items():
             shapes[f"{prefix}layers.{i}.{name}"] = shape
     return shapes
 
@@ -73,7 +83,48 @@ def gpt2_like(args):
     return shapes
 
 
+def encoder_decoder(args):
+    """(config, shapes) of a fathom_seq2seq folder."""
+    encoder = argparse.Namespace(**vars(args))
+    encoder.layers, encoder.heads = args.encoder_layers, args.encoder_heads or args.heads
+    encoder.ffn, encoder.untied = args.encoder_ffn or args.ffn, False
+    stacks = {}
+    for side, stack in (("encoder", encoder), ("decoder", args)):
+        stacks[side] = {"num_hidden_layers": stack.layers, "hidden_size": stack.hidden,
+                        "num_attention_heads": stack.heads, "intermediate_size": stack.ffn,
+                        "norm": stack.norm, "final_norm": stack.final_norm,
+                        "embedding_norm": stack.embedding_norm,
+                        "activation_function": stack.activation or "relu",
+                        "layer_norm_eps": 1e-5, "positions": stack.position_kind,
+                        "position_offset": stack.position_offset,
+                        "embed_scale": stack.embed_scale, "layerdrop": 0.0}
+    shapes = fairseq_like(args, "decoder.", "layer_norm", "decoder.output_projection.weight",
+                          args.hidden)
+    shapes.update(fairseq_like(encoder, "encoder.", "layer_norm", ""))
+    if not args.separate_embeddings:
+        del shapes["encoder.embed_tokens.weight"]
+    return {"model_type": "fathom_seq2seq",
+            "architectures": ["FathomSeq2SeqForConditionalGeneration"],
+            "vocab_size": args.vocab, "source_vocab_size": args.vocab,
+            "max_position_embeddings": args.positions,
+            "share_embeddings": not args.separate_embeddings,
+            "tie_word_embeddings": not args.untied, "bos_token_id": 0, "eos_token_id": 2,
+            "pad_token_id": 1, "decoder_start_token_id": 2, **stacks}, shapes
+
+
 def random_tensor(args, name, shape):
+    """With --end-tilt, the norm before the output and the row of </s> lean the same way."""
+    values = noise(args, name, shape)
+    last_norm = ("decoder.layer_norm.bias" if args.final_norm else ".final_layer_norm.bias")
+    output = "decoder.output_projection" if args.untied else "decoder.embed_tokens"
+    if args.end_tilt and name.startswith("decoder.") and name.endswith(last_norm):
+        values[0] += 2
+    elif args.end_tilt and name.startswith(output):
+        values[2, 0] += args.end_tilt
+    return values
+
+
+def noise(args, name, shape):
     """A function of the seed and the name alone, so that no tensor depends on another."""
     rng = np.random.default_rng([args.seed, zlib.crc32(name.encode())])
     values = rng.standard_normal(shape, dtype=np.float32)
@@ -83,12 +134,14 @@ def random_tensor(args, name, shape):
     if any(part in name for part in ("embed", "wte", "wpe", "lm_head", "output_projection")):
         return values * np.float32(2 / np.sqrt(args.hidden))
     fan_in = shape[0] if args.family == "gpt2" else shape[1]
-    return values * np.float32(1 / np.sqrt(fan_in))
+    return values * np.float32(args.layer_gain / np.sqrt(fan_in))
 
 
 def config_of(args):
     """(config.json, shapes of all tensors)."""
     tied = not args.untied
+    if args.family == "fathom_seq2seq":
+        return encoder_decoder(args)
     if args.family == "gpt2":
         return {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_embd": args.hidden,
                 "n_layer": args.layers, "n_head": args.heads, "n_inner": args.ffn,
@@ -151,8 +204,10 @@ def write(args, config, shapes):
         folder.write_json({"metadata": {"total_size": size}, "weight_map": {
             n: file for file, part in zip(files, shards) for n in part}},
             os.path.join(args.out, "model.safetensors.index.json"))
+    layers = (f"{args.encoder_layers} + {args.layers}" if args.family == "fathom_seq2seq"
+              else f"{args.layers}")
     with open(os.path.join(args.out, "README.md"), "w", encoding="utf-8") as out:
-        out.write(f"# Random weights\n\nA {args.layers} x {args.hidden} `{args.family}` checkpoint "
+        out.write(f"# Random weights\n\nA {layers} x {args.hidden} `{args.family}` checkpoint "
                   f"of {count} random parameters, seed {args.seed}, written by "
                   "`tools/random_checkpoint.py`.\nIt was never trained: it serves tests and "
                   "measurements of speed, and its text is noise.\n")
@@ -164,11 +219,15 @@ def main():
         argparse.RawDescriptionHelpFormatter))
     add = parser.add_argument
     add("--preset", choices=["large"])
-    add("--family", choices=["opt", "gpt2", "fathom_lm"], default="opt")
+    add("--family", choices=["opt", "gpt2", "fathom_lm", "fathom_seq2seq"], default="opt")
     add("--layers", type=int, default=6)
     add("--hidden", type=int, default=32)
     add("--heads", type=int, default=4)
     add("--ffn", type=int, default=0, help="default: four times --hidden")
+    add("--encoder-layers", type=int, default=6)
+    add("--encoder-heads", type=int, default=0, help="default: --heads")
+    add("--encoder-ffn", type=int, default=0, help="default: --ffn")
+    add("--separate-embeddings", action="store_true", help="an embedding of the encoder's own")
     add("--vocab", type=int, default=0, help="default: the tokenizer's size")
     add("--positions", type=int, default=64, help="max_position_embeddings")
     add("--activation", default="", help="relu, gelu, gelu_new; default: the family's own")
@@ -178,6 +237,8 @@ def main():
     add("--position-kind", choices=["learned", "sinusoidal", "none"], default="learned")
     add("--position-offset", type=int, default=2)
     add("--embed-scale", type=float, default=1.0)
+    add("--layer-gain", type=float, default=1.0, help="scale of the layers' matrices")
+    add("--end-tilt", type=float, default=0.0, help="fathom_seq2seq: make </s> likelier")
     add("--untied", action="store_true", help="an output matrix of its own")
     add("--bare", action="store_true", help="gpt2 names without the transformer. prefix")
     add("--dtype", choices=["f32", "bf16", "f16"], default="f32")

@@ -3,7 +3,9 @@
 """Train a byte-level BPE on plain text and write the tokenizer files of a Hugging Face folder.
 
 Ids of --style opt: 0 <s>, 1 <pad>, 2 </s>, 3 <unk> (fairseq's and OPT's), the 256 bytes, the merges
-in order. Ids of --style gpt2: the 256 bytes in GPT-2's order, the merges, <|endoftext|>.
+in order. Ids of --style fairseq: the same, but no start symbol is put before a text, and every
+special token has its own role. Ids of --style gpt2: the 256 bytes in GPT-2's order, the merges,
+<|endoftext|>.
 
     tools/train_bpe.py --vocab-size 8000 --out demo-tokenizer demo-data/train.txt
 """
@@ -13,10 +15,13 @@ import os
 
 import bpe
 
-FIRST = {"opt": ["<s>", "<pad>", "</s>", "<unk>"], "gpt2": []}
-LAST = {"opt": [], "gpt2": ["<|endoftext|>"]}
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
+FIRST = {"opt": SPECIAL, "fairseq": SPECIAL, "gpt2": []}
+LAST = {"opt": [], "fairseq": [], "gpt2": ["<|endoftext|>"]}
 ROLES = {"opt": {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>",
                  "pad_token": "<pad>"},
+         "fairseq": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
+                     "pad_token": "<pad>"},
          "gpt2": {role: "<|endoftext|>" for role in ("bos_token", "eos_token", "unk_token")}}
 
 
@@ -36,7 +41,7 @@ def main():
     args = parser.parse_args()
     texts = [open(path, encoding="utf-8").read() for path in args.texts]
     first, last = FIRST[args.style], LAST[args.style]
-    alphabet = ([bpe.CHARACTER[b] for b in range(256)] if args.style == "opt"
+    alphabet = ([bpe.CHARACTER[b] for b in range(256)] if first
                 else list(bpe.CHARACTER.values()))
     merges = bpe.train(texts, args.vocab_size - len(first) - len(alphabet) - len(last))
     pieces = first + alphabet + [a + b for a, b in merges] + last
