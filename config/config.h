@@ -46,8 +46,9 @@ struct config {
 	struct config_tier tiers[CONFIG_TIERS];
 	int n_tiers; /* fast, balanced and full are always there */
 	int default_max_tokens;
-	char chat_template[16]; /* auto (plain for the demo) | none | plain */
-	int overload_min_depth; /* floor for `auto` under overload; 0: 1 */
+	int default_target_tokens; /* the same for encoder-decoders */
+	char chat_template[16];    /* auto (plain for the demo) | none | plain */
+	int overload_min_depth;    /* floor for `auto` under overload; 0: 1 */
 
 	/* listening */
 	char host[256];
@@ -66,8 +67,8 @@ struct config {
 	int connections; /* 0: min(1024, RLIMIT_NOFILE - 64) */
 	int queue_requests;
 	int64_t queue_tokens;
-	int prompts, n, best_of, stops, stop_bytes, logit_bias, top_logprobs, logprob_entries,
-	                json_depth, json_values;
+	int prompts, inputs, n, best_of, beams, stops, stop_bytes, logit_bias, top_logprobs,
+	                logprob_entries, embedding_values, fill_top_k, json_depth, json_values;
 	int64_t max_deadline_ms;
 	int overload_status; /* 503 or 429 */
 	int retry_after_ms;  /* smallest Retry-After */

@@ -40,19 +40,47 @@ void answer_put_ids(struct buffer *b, const char *key, const int32_t *ids, size_
 
 /* ---- parts that several answers share --------------------------------------------------------- */
 
-static void put_layers(struct buffer *b, const int16_t *layers, int n) {
-	answer_put_key(b, "layers");
+/* A number, or with two stacks an object of two. */
+static void put_depths(struct buffer *b, const char *key, bool two, int encoder, int decoder) {
+	if (!two) {
+		answer_put_int(b, key, decoder);
+		return;
+	}
+	answer_put_key(b, key);
+	buffer_printf(b, "{\"encoder\":%d,\"decoder\":%d}", encoder, decoder);
+}
+
+static void write_layers(struct buffer *b, const int16_t *layers, int n) {
 	buffer_puts(b, "[");
 	for (int i = 0; i < n; i++)
 		buffer_printf(b, i > 0 ? ",%d" : "%d", layers[i]);
 	buffer_puts(b, "]");
 }
 
-/* A depth that was asked for as a number is answered as one. */
+/* The encoder's part is the depth's own: a step-down leaves it as it is. */
+static void put_layers(
+                struct buffer *b, const struct answer_depth *depth, const int16_t *layers, int n) {
+	bool two = depth->encoder_of > 0;
+	answer_put_key(b, "layers");
+	if (two) {
+		buffer_puts(b, "{\"encoder\":");
+		write_layers(b, depth->encoder_layers, depth->encoder_used);
+		buffer_puts(b, ",\"decoder\":");
+	}
+	write_layers(b, layers, n);
+	buffer_puts(b, two ? "}" : "");
+}
+
+/* A depth that was asked for as a number, or as two, is answered so. */
 static void put_requested(struct buffer *b, const char *requested) {
-	bool number = requested[0] && strspn(requested, "0123456789") == strlen(requested);
+	static const char digits[] = "0123456789";
+	size_t first = strspn(requested, digits);
+	size_t second = requested[first] == ',' ? strspn(requested + first + 1, digits) : 0;
 	answer_put_key(b, "requested");
-	if (number)
+	if (first > 0 && second > 0 && !requested[first + 1 + second])
+		buffer_printf(b, "{\"encoder\":%.*s,\"decoder\":%s}", (int)first, requested,
+		                requested + first + 1);
+	else if (first > 0 && !requested[first])
 		buffer_puts(b, requested);
 	else if (requested[0])
 		buffer_json_string(b, requested, strlen(requested));
@@ -61,11 +89,12 @@ static void put_requested(struct buffer *b, const char *requested) {
 }
 
 void answer_write_depth(struct buffer *b, const struct answer_depth *depth) {
+	bool two = depth->encoder_of > 0;
 	buffer_puts(b, "{");
 	put_requested(b, depth->requested);
-	answer_put_int(b, "used", depth->used);
-	answer_put_int(b, "of", depth->of);
-	put_layers(b, depth->layers, depth->used);
+	put_depths(b, "used", two, depth->encoder_used, depth->used);
+	put_depths(b, "of", two, depth->encoder_of, depth->of);
+	put_layers(b, depth, depth->layers, depth->used);
 	answer_put_string(b, "rule", depth->rule);
 	answer_put_string(b, "reason", depth->reason);
 	if (depth->n_changes > 0) {
@@ -75,8 +104,8 @@ void answer_write_depth(struct buffer *b, const struct answer_depth *depth) {
 			const struct answer_change *c = &depth->changes[i];
 			buffer_puts(b, i > 0 ? ",{" : "{");
 			answer_put_int(b, "at_token", c->at_token);
-			answer_put_int(b, "used", c->used);
-			put_layers(b, c->layers, c->used);
+			put_depths(b, "used", two, depth->encoder_used, c->used);
+			put_layers(b, depth, c->layers, c->used);
 			buffer_puts(b, "}");
 		}
 		buffer_puts(b, "]");
@@ -121,26 +150,39 @@ void answer_put_usage(struct buffer *b, const struct answer_usage *u) {
 	buffer_puts(b, "}}");
 }
 
-void answer_put_extras(struct buffer *b, const struct answer_depth *depth,
-                const struct answer_timings *timings, const char *const *warnings,
-                size_t n_warnings) {
-	if (depth) {
+void answer_put_extras(struct buffer *b, const struct answer_meta *meta) {
+	if (meta->depth) {
 		answer_put_key(b, "depth");
-		answer_write_depth(b, depth);
+		answer_write_depth(b, meta->depth);
 	}
-	if (timings) {
+	if (meta->timings) {
 		answer_put_key(b, "timings");
-		answer_write_timings(b, timings);
+		answer_write_timings(b, meta->timings);
 	}
-	if (n_warnings > 0) {
-		answer_put_key(b, "warnings");
-		buffer_puts(b, "[");
-		for (size_t i = 0; i < n_warnings; i++) {
-			buffer_puts(b, i > 0 ? "," : "");
-			buffer_json_string(b, warnings[i], strlen(warnings[i]));
-		}
-		buffer_puts(b, "]");
+	if (meta->n_warnings == 0)
+		return;
+	answer_put_key(b, "warnings");
+	buffer_puts(b, "[");
+	for (size_t i = 0; i < meta->n_warnings; i++) {
+		buffer_puts(b, i > 0 ? "," : "");
+		buffer_json_string(b, meta->warnings[i], strlen(meta->warnings[i]));
 	}
+	buffer_puts(b, "]");
+}
+
+void answer_open(struct buffer *b, const struct answer_meta *meta, const char *object) {
+	buffer_puts(b, "{");
+	answer_put_string(b, "id", meta->id);
+	answer_put_string(b, "object", object);
+	answer_put_int(b, "created", meta->created);
+	answer_put_string(b, "model", meta->model);
+}
+
+void answer_close(struct buffer *b, const struct answer_meta *meta) {
+	if (meta->usage)
+		answer_put_usage(b, meta->usage);
+	answer_put_extras(b, meta);
+	buffer_puts(b, "}");
 }
 
 /* ---- choices ---------------------------------------------------------------------------------- */
@@ -162,6 +204,10 @@ static void put_finish(struct buffer *b, const struct answer_choice *c) {
 		answer_put_string(b, "finish_detail", c->finish_detail);
 	if (c->stop_reason)
 		answer_put_string(b, "stop_reason", c->stop_reason);
+	if (c->has_score) {
+		answer_put_key(b, "score");
+		buffer_json_f64(b, c->score);
+	}
 	if (c->token_ids)
 		answer_put_ids(b, "token_ids", c->token_ids, c->n_token_ids);
 }
@@ -199,11 +245,15 @@ static void put_choice(struct buffer *b, const struct answer *a, const struct an
 }
 
 static void write_body(struct buffer *b, const struct answer *a, const char *object, bool chunk) {
-	buffer_puts(b, "{");
-	answer_put_string(b, "id", a->id);
-	answer_put_string(b, "object", object);
-	answer_put_int(b, "created", a->created);
-	answer_put_string(b, "model", a->model);
+	const struct answer_meta meta = { .id = a->id,
+		.model = a->model,
+		.created = a->created,
+		.usage = a->usage,
+		.depth = a->depth,
+		.timings = a->timings,
+		.warnings = a->warnings,
+		.n_warnings = a->n_warnings };
+	answer_open(b, &meta, object);
 	answer_put_key(b, "choices");
 	buffer_puts(b, "[");
 	for (size_t i = 0; i < a->n_choices; i++) {
@@ -211,10 +261,7 @@ static void write_body(struct buffer *b, const struct answer *a, const char *obj
 		put_choice(b, a, &a->choices[i], chunk);
 	}
 	buffer_puts(b, "]");
-	if (a->usage)
-		answer_put_usage(b, a->usage);
-	answer_put_extras(b, a->depth, a->timings, a->warnings, a->n_warnings);
-	buffer_puts(b, "}");
+	answer_close(b, &meta);
 }
 
 void answer_write(struct buffer *b, const struct answer *a) {
@@ -257,14 +304,9 @@ static void put_score(struct buffer *b, const struct answer_score *s) {
 	buffer_puts(b, "}");
 }
 
-void answer_write_loglikelihood(struct buffer *b, const char *id, const char *model,
-                const struct answer_score *scores, size_t n_scores,
-                const struct answer_depth *depth, const struct answer_timings *timings,
-                const struct answer_usage *usage, const char *const *warnings, size_t n_warnings) {
-	buffer_puts(b, "{");
-	answer_put_string(b, "id", id);
-	answer_put_string(b, "object", "loglikelihood");
-	answer_put_string(b, "model", model);
+void answer_write_loglikelihood(struct buffer *b, const struct answer_meta *meta,
+                const struct answer_score *scores, size_t n_scores) {
+	answer_open(b, meta, "loglikelihood");
 	answer_put_key(b, "results");
 	buffer_puts(b, "[");
 	for (size_t i = 0; i < n_scores; i++) {
@@ -272,10 +314,7 @@ void answer_write_loglikelihood(struct buffer *b, const char *id, const char *mo
 		put_score(b, &scores[i]);
 	}
 	buffer_puts(b, "]");
-	if (usage)
-		answer_put_usage(b, usage);
-	answer_put_extras(b, depth, timings, warnings, n_warnings);
-	buffer_puts(b, "}");
+	answer_close(b, meta);
 }
 
 void answer_write_tokenize(struct buffer *b, const struct answer_tokenized *items, size_t n_items,

@@ -14,17 +14,22 @@
 #include "proto/error.h"
 #include "proto/request.h"
 
-/* The "depth" object. */
+/*
+ * The "depth" object. A model of two stacks gives {"encoder", "decoder"} where others give one
+ * value.
+ */
 struct answer_depth {
-	char requested[80]; /* "auto", "full", "6", "fast", "layers" */
-	int used, of;
-	const int16_t *layers;     /* [used] */
-	const char *rule, *reason; /* explicit, budget, overload, default */
+	char requested[80];            /* "auto", "full", "6", "12,6", "fast", "layers" */
+	int used, of;                  /* of the decoder, or of the only stack */
+	const int16_t *layers;         /* [used] */
+	int encoder_used, encoder_of;  /* beside a decoder; encoder_of 0: there is none */
+	const int16_t *encoder_layers; /* [encoder_used] */
+	const char *rule, *reason;     /* explicit, budget, overload, default */
 	const struct answer_change *changes;
 	size_t n_changes;
 };
 
-/* A step-down. */
+/* A step-down, of the decoder where there are two stacks. */
 struct answer_change {
 	int at_token, used;
 	const int16_t *layers;
@@ -78,7 +83,9 @@ struct answer_choice {
 	const char *finish_reason; /* "stop", "length" or NULL */
 	const char *finish_detail; /* "deadline", "budget" or NULL */
 	const char *stop_reason;   /* the stop string that ended it, or NULL */
-	bool first;                /* first chunk of this choice (chat: carries the role) */
+	bool has_score;            /* a hypothesis of a beam search */
+	double score;
+	bool first; /* first chunk of this choice (chat: carries the role) */
 };
 
 struct answer {
@@ -104,15 +111,63 @@ void answer_write_done(struct buffer *b); /* data: [DONE] */
 void answer_write_ping(struct buffer *b); /* : ping */
 void answer_write_error_event(struct buffer *b, const struct error *e, const char *request_id);
 
+/* What the answers of the other routes have in common. */
+struct answer_meta {
+	const char *id, *model;
+	int64_t created;
+	const struct answer_usage *usage;     /* NULL: absent */
+	const struct answer_depth *depth;     /* NULL: absent */
+	const struct answer_timings *timings; /* NULL: absent */
+	const char *const *warnings;
+	size_t n_warnings;
+};
+
 struct answer_score {
 	const struct answer_token *tokens;
 	size_t n_tokens;
 };
 /* /v1/loglikelihood */
-void answer_write_loglikelihood(struct buffer *b, const char *id, const char *model,
-                const struct answer_score *scores, size_t n_scores,
-                const struct answer_depth *depth, const struct answer_timings *timings,
-                const struct answer_usage *usage, const char *const *warnings, size_t n_warnings);
+void answer_write_loglikelihood(struct buffer *b, const struct answer_meta *meta,
+                const struct answer_score *scores, size_t n_scores);
+
+/* /v1/embeddings, written in pieces because it can be long: open, one `put` for each text, close. */
+void answer_open_embeddings(struct buffer *b, const struct answer_meta *meta);
+void answer_put_embedding(struct buffer *b, size_t index, const float *values, size_t n,
+                enum encoding_format format);
+void answer_close_embeddings(struct buffer *b, const struct answer_meta *meta);
+
+/*
+ * /classify. Probabilities are the softmax of the raw scores in double precision; of a head with
+ * one class, its logistic function.
+ */
+struct answer_classifier {
+	const char *head;
+	const char *const *labels; /* [classes] */
+	int classes;
+	bool logits; /* list the raw scores too */
+};
+void answer_write_classes(struct buffer *b, const struct answer_meta *meta,
+                const struct answer_classifier *classifier, const float *const *scores, size_t n);
+
+/* A token for a mask, and the text with it in the mask's place. */
+struct answer_fill {
+	int32_t token;
+	const char *bytes;
+	size_t len;
+	float logprob;
+	const char *text;
+	size_t text_len;
+};
+/* One mask of one text. */
+struct answer_mask {
+	size_t index;                    /* of the text */
+	int position;                    /* of the token */
+	const struct answer_fill *fills; /* [n] best first */
+	size_t n;
+};
+/* /fill-mask */
+void answer_write_fills(struct buffer *b, const struct answer_meta *meta,
+                const struct answer_mask *masks, size_t n);
 
 /*
  * /tokenize; `strs` is NULL or one text per token. An input list gives a list of such objects under

@@ -12,9 +12,11 @@ void answer_put_int(struct buffer *b, const char *key, int64_t value);
 void answer_put_ids(struct buffer *b, const char *key, const int32_t *ids, size_t n);
 void answer_put_usage(struct buffer *b, const struct answer_usage *usage);
 /* depth, timings and warnings, each where it is there. */
-void answer_put_extras(struct buffer *b, const struct answer_depth *depth,
-                const struct answer_timings *timings, const char *const *warnings,
-                size_t n_warnings);
+void answer_put_extras(struct buffer *b, const struct answer_meta *meta);
+/* What an answer begins with; the object stays open. */
+void answer_open(struct buffer *b, const struct answer_meta *meta, const char *object);
+/* What it ends with: usage and the extras, and the object's end. */
+void answer_close(struct buffer *b, const struct answer_meta *meta);
 
 /* One number: null without one, -9999.0 for minus infinity. */
 void answer_write_logprob(struct buffer *b, bool has, float logprob);

@@ -54,6 +54,20 @@ static const struct {
 	{ "speculativedecoding", "speculative" },
 	{ "drafttokens", "speculative" },
 	{ "draftdepth", "speculative" },
+	{ "beams", "num_beams" },
+	{ "nbeams", "num_beams" },
+	{ "beamsize", "num_beams" },
+	{ "beamwidth", "num_beams" },
+	{ "lenpen", "length_penalty" },
+	{ "lengthpen", "length_penalty" },
+	{ "istokenized", "pretokenized" },
+	{ "issplitintowords", "pretokenized" },
+	{ "poolingtype", "pooling" },
+	{ "poolingmode", "pooling" },
+	{ "truncation", "truncate" },
+	{ "returnlogit", "return_logits" },
+	{ "classifier", "head" },
+	{ "topn", "top_k" },
 };
 
 /* Small letters and digits only. False if the name is too long to be one of ours. */

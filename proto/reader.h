@@ -36,8 +36,12 @@ bool reader_token_ids(struct reader *r, const struct field *field, const char *n
 /* Readers of the fields of type FIELD_CUSTOM. Each stores into reader->request. */
 bool read_depth(struct reader *r, const struct field *f, const json_t *value);
 bool read_layers(struct reader *r, const struct field *f, const json_t *value);
+bool read_min_depth(struct reader *r, const struct field *f, const json_t *value);
+bool read_max_depth(struct reader *r, const struct field *f, const json_t *value);
 bool read_priority(struct reader *r, const struct field *f, const json_t *value);
 bool read_prompt(struct reader *r, const struct field *f, const json_t *value);
+bool read_source(struct reader *r, const struct field *f, const json_t *value);
+bool read_target(struct reader *r, const struct field *f, const json_t *value);
 bool read_tokens(struct reader *r, const struct field *f, const json_t *value);
 bool read_messages(struct reader *r, const struct field *f, const json_t *value);
 bool read_max_tokens(struct reader *r, const struct field *f, const json_t *value);
@@ -47,5 +51,8 @@ bool read_stop(struct reader *r, const struct field *f, const json_t *value);
 bool read_logit_bias(struct reader *r, const struct field *f, const json_t *value);
 bool read_stream_options(struct reader *r, const struct field *f, const json_t *value);
 bool read_speculative(struct reader *r, const struct field *f, const json_t *value);
+
+/* What only several fields together can break, and what must not be missing (request_check.c). */
+bool request_check(struct reader *r, const json_t *root);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From a body to a request: parse, then read each field by the table, then look at the names that
- * the table does not know, then check what only several fields together can break.
+ * the table does not know. What several fields together must be is checked in request_check.c.
  */
 #include "proto/request.h"
 
@@ -345,83 +345,6 @@ static bool read_other_names(struct reader *r, json_t *root, const char *besides
 	return true;
 }
 
-static bool check_present(struct reader *r, const json_t *root) {
-	struct request *q = r->request;
-	switch (r->kind) {
-	case REQUEST_COMPLETION:
-		if (q->n_inputs == 0)
-			return error_set(r->error, ERROR_INVALID_REQUEST, "prompt",
-			                json_object_get(root, "messages")
-			                                ? "prompt is missing; messages go to "
-			                                  "/v1/chat/completions."
-			                                : "prompt is missing; send a text or token "
-			                                  "ids.");
-		return true;
-	case REQUEST_CHAT:
-		if (q->n_messages == 0)
-			return error_set(r->error, ERROR_INVALID_REQUEST, "messages",
-			                json_object_get(root, "prompt")
-			                                ? "messages is missing; a prompt goes to "
-			                                  "/v1/completions."
-			                                : "messages is missing; send at least one "
-			                                  "message.");
-		return true;
-	case REQUEST_LOGLIKELIHOOD:
-		if (q->n_inputs == 0)
-			return error_set(r->error, ERROR_INVALID_REQUEST, "input",
-			                "input is missing; send a text or token ids.");
-		return true;
-	case REQUEST_TOKENIZE:
-		if (q->n_inputs == 0)
-			return error_set(r->error, ERROR_INVALID_REQUEST, "prompt",
-			                "prompt is missing; send a text.");
-		return true;
-	case REQUEST_DETOKENIZE:
-		if (q->n_inputs == 0)
-			return error_set(r->error, ERROR_INVALID_REQUEST, "tokens",
-			                "tokens is missing; send a list of token ids.");
-		return true;
-	}
-	return true;
-}
-
-static bool check_together(struct reader *r) {
-	struct request *q = r->request;
-	const char *clash = q->depth.kind != DEPTH_UNSET ? "depth"
-	                : q->plan_rule[0]                ? "plan_rule"
-	                : q->min_depth > 0               ? "min_depth"
-	                : q->max_depth > 0               ? "max_depth"
-	                                                 : NULL;
-	if (q->has_layers && clash)
-		return error_set(r->error, ERROR_INVALID_LAYERS, "layers",
-		                "layers is the whole plan; send it without %s.", clash);
-	if (q->min_depth > 0 && q->max_depth > 0 && q->min_depth > q->max_depth)
-		return error_set(r->error, ERROR_INVALID_DEPTH, "min_depth",
-		                "min_depth is %lld and max_depth %lld; the first must not be "
-		                "greater.",
-		                (long long)q->min_depth, (long long)q->max_depth);
-	if (q->best_of == 0)
-		q->best_of = q->n;
-	if (q->best_of < q->n)
-		return error_set(r->error, ERROR_INVALID_REQUEST, "best_of",
-		                "best_of is %d and n %d; best_of must not be smaller.", q->best_of,
-		                q->n);
-	if (q->stream && q->best_of > q->n)
-		return error_set(r->error, ERROR_INVALID_REQUEST, "best_of",
-		                "A stream cannot wait for the best choices; send best_of equal to "
-		                "n "
-		                "or no stream.");
-	if (q->max_tokens.set && q->min_tokens > q->max_tokens.value)
-		return error_set(r->error, ERROR_INVALID_REQUEST, "min_tokens",
-		                "min_tokens is %lld and max_tokens %lld; the first must not be "
-		                "greater.",
-		                (long long)q->min_tokens, (long long)q->max_tokens.value);
-	if (q->include_usage && !q->stream)
-		return error_set(r->error, ERROR_INVALID_REQUEST, "stream_options",
-		                "stream_options needs \"stream\": true.");
-	return true;
-}
-
 static bool read_body(struct reader *r, json_t *root, const char *besides) {
 	for (size_t i = 0; i < request_fields_count; i++) {
 		const struct field *f = &request_fields[i];
@@ -431,7 +354,7 @@ static bool read_body(struct reader *r, json_t *root, const char *besides) {
 		if (!(f->read ? f->read : read_plain)(r, f, value))
 			return false;
 	}
-	return read_other_names(r, root, besides) && check_present(r, root) && check_together(r);
+	return read_other_names(r, root, besides) && request_check(r, root);
 }
 
 /* Reads `root`, and gives it back. `besides` is a name that this caller has read. */
@@ -444,6 +367,8 @@ static bool read_root(enum request_kind kind, json_t *root, const char *besides,
 		.allow_step_down = true,
 		.cache_prompt = true,
 		.add_special_tokens = true,
+		.normalize = true,
+		.fill_top_k = 5,
 		.n = 1,
 		.logprobs = -1,
 		.arena = arena,
@@ -474,6 +399,9 @@ bool request_parse_plan(const char *body, size_t len, const struct request_limit
 		{ "/v1/completions", REQUEST_COMPLETION },
 		{ "/v1/chat/completions", REQUEST_CHAT },
 		{ "/v1/loglikelihood", REQUEST_LOGLIKELIHOOD },
+		{ "/v1/embeddings", REQUEST_EMBEDDING },
+		{ "/classify", REQUEST_CLASSIFY },
+		{ "/fill-mask", REQUEST_FILL_MASK },
 	};
 	json_t *root = load(body, len, limits, ret_error);
 	if (!root)
@@ -487,8 +415,9 @@ bool request_parse_plan(const char *body, size_t len, const struct request_limit
 			                ret_error);
 	json_decref(root);
 	return error_set(ret_error, ERROR_INVALID_REQUEST, "route",
-	                "route must be \"/v1/completions\", \"/v1/chat/completions\" or "
-	                "\"/v1/loglikelihood\".");
+	                "route must be \"/v1/completions\", \"/v1/chat/completions\", "
+	                "\"/v1/loglikelihood\", \"/v1/embeddings\", \"/classify\" or "
+	                "\"/fill-mask\".");
 }
 
 void request_finish(struct request *r) {

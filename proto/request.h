@@ -18,9 +18,13 @@ enum request_kind {
 	REQUEST_COMPLETION,
 	REQUEST_CHAT,
 	REQUEST_LOGLIKELIHOOD,
+	REQUEST_EMBEDDING,
+	REQUEST_CLASSIFY,
+	REQUEST_FILL_MASK,
 	REQUEST_TOKENIZE,
 	REQUEST_DETOKENIZE,
 };
+enum { REQUEST_KINDS = REQUEST_DETOKENIZE + 1 };
 
 /* Everything a client can grow, with its bound. Filled from config. */
 struct request_limits {
@@ -28,12 +32,14 @@ struct request_limits {
 	int json_depth;                 /* 64 */
 	int json_values;                /* 100,000 */
 	int prompts;                    /* 32 */
+	int inputs;                     /* 2,048: texts of embeddings and classify */
 	int n, best_of;                 /* 8 */
 	int beams;                      /* 16 */
 	int stops;                      /* 16 */
 	int stop_bytes;                 /* 256 each */
 	int logit_bias;                 /* 300 */
 	int top_logprobs;               /* 20; legacy completions `logprobs` too */
+	int fill_top_k;                 /* 100: tokens for each mask */
 	int max_tokens;                 /* absolute bound: 1,000,000 */
 	double deadline_ms;             /* 600,000 */
 	int priority_min, priority_max; /* clamped to */
@@ -48,10 +54,12 @@ struct depth_spec {
 	char name[64];            /* NAME */
 };
 
-/* A text or a list of token ids. */
+/* A text, two that belong together, or a list of token ids. */
 struct input {
 	char *text; /* NULL: tokens; NUL-terminated but may hold NULs */
 	size_t text_len;
+	char *pair; /* the second text; NULL: none */
+	size_t pair_len;
 	int32_t *tokens;
 	size_t n_tokens;
 };
@@ -62,6 +70,8 @@ struct message {
 };
 
 enum on_miss { ON_MISS_DEGRADE, ON_MISS_REJECT, ON_MISS_TRUNCATE };
+
+enum encoding_format { ENCODING_FLOAT, ENCODING_BASE64 };
 
 struct bias_entry {
 	int32_t token;
@@ -82,9 +92,12 @@ struct request {
 	enum request_kind kind;
 	char *model; /* NULL: not given */
 
-	struct input *inputs; /* prompts, or texts of loglikelihood / tokenize */
+	struct input *inputs; /* prompts, sources, or texts of the other routes */
 	size_t n_inputs;
-	bool inputs_were_list;    /* a batch was sent (even of one) */
+	bool inputs_were_list; /* a batch was sent (even of one) */
+	struct input *targets; /* loglikelihood of pairs: [n_targets], as many as inputs; else NULL */
+	size_t n_targets;
+	bool pretokenized;        /* texts are words between spaces already */
 	struct message *messages; /* chat */
 	size_t n_messages;
 
@@ -93,8 +106,9 @@ struct request {
 	int64_t *layers, *encoder_layers; /* explicit plan; NULL: none */
 	size_t n_layers, n_encoder_layers;
 	bool has_layers;
-	char plan_rule[16];           /* "": unset */
-	int64_t min_depth, max_depth; /* 0: unset */
+	char plan_rule[16];                           /* "": unset */
+	int64_t min_depth, max_depth;                 /* 0: unset */
+	int64_t encoder_min_depth, encoder_max_depth; /* 0: unset; of {"encoder", "decoder"} */
 	bool allow_step_down;
 	double latency_budget_ms, ttft_budget_ms, tpot_budget_ms, deadline_ms; /* 0: unset */
 	bool deadline_expired; /* a header said <= 0 */
@@ -111,6 +125,8 @@ struct request {
 	int64_t min_tokens;
 	bool ignore_eos, echo, stream, include_usage, return_token_ids;
 	int n, best_of;
+	struct opt_i64 num_beams;
+	struct opt_f64 length_penalty;
 	int logprobs; /* -1: none; else the number of alternatives (0 allowed) */
 	char **stops;
 	size_t *stop_lens;
@@ -119,9 +135,20 @@ struct request {
 	size_t n_logit_bias;
 	char *user; /* kept for logs only; NULL */
 
+	/* encoders */
+	enum encoding_format encoding_format;
+	struct opt_i64 dimensions;
+	char pooling[16]; /* "cls", "mean"; "": unset */
+	bool normalize;   /* default true */
+	bool truncate;
+	bool return_logits;
+	char *head;     /* NULL: not given */
+	int fill_top_k; /* default 5 */
+
 	/* tokenize / detokenize */
 	bool add_special_tokens; /* default true */
 	bool return_token_strs;
+	char side[16]; /* "source", "target"; "": unset */
 
 	/* unknown fields that were ignored, for `warnings` */
 	char **unknown;

@@ -18,14 +18,15 @@ static bool is_tier_name(const char *s, size_t len) {
 	                == len - 1;
 }
 
-static bool read_depth_pair(struct reader *r, const struct field *f, const json_t *pair,
-                struct depth_spec *out) {
+/* {"encoder": e, "decoder": d} of the field `f`. */
+static bool read_pair(struct reader *r, const struct field *f, const json_t *pair,
+                int64_t *ret_encoder, int64_t *ret_decoder) {
 	const char *const names[] = { "encoder", "decoder" };
-	int64_t *const outs[] = { &out->encoder, &out->decoder };
+	int64_t *const outs[] = { ret_encoder, ret_decoder };
 	for (int i = 0; i < 2; i++) {
 		const json_t *value = json_object_get(pair, names[i]);
-		char name[16];
-		snprintf(name, sizeof name, "depth.%s", names[i]);
+		char name[32];
+		snprintf(name, sizeof name, "%s.%s", f->name, names[i]);
 		if (!value)
 			return error_set(r->error, f->code, name,
 			                "%s is missing; send {\"encoder\": e, \"decoder\": d}.",
@@ -35,15 +36,16 @@ static bool read_depth_pair(struct reader *r, const struct field *f, const json_
 	}
 	if (json_object_size(pair) > 2)
 		return error_set(r->error, f->code, f->name,
-		                "depth as an object holds encoder and decoder only.");
-	out->kind = DEPTH_NUMBER;
+		                "%s as an object holds encoder and decoder only.", f->name);
 	return true;
 }
 
 bool read_depth(struct reader *r, const struct field *f, const json_t *value) {
 	struct depth_spec *out = &r->request->depth;
-	if (json_is_object(value))
-		return read_depth_pair(r, f, value, out);
+	if (json_is_object(value)) {
+		out->kind = DEPTH_NUMBER;
+		return read_pair(r, f, value, &out->encoder, &out->decoder);
+	}
 	if (json_is_string(value)) {
 		const char *s = json_string_value(value);
 		if (strcmp(s, "full") == 0) {
@@ -62,6 +64,23 @@ bool read_depth(struct reader *r, const struct field *f, const json_t *value) {
 		return reader_wrong(r, f, f->name, depth_expected, value);
 	out->kind = DEPTH_NUMBER;
 	return true;
+}
+
+static bool read_bound(struct reader *r, const struct field *f, const json_t *value,
+                int64_t *ret_encoder, int64_t *ret_decoder) {
+	if (json_is_object(value))
+		return read_pair(r, f, value, ret_encoder, ret_decoder);
+	if (!reader_int64(value, ret_decoder) || *ret_decoder < 1)
+		return reader_wrong(r, f, f->name, "a whole number of at least 1", value);
+	return true;
+}
+
+bool read_min_depth(struct reader *r, const struct field *f, const json_t *value) {
+	return read_bound(r, f, value, &r->request->encoder_min_depth, &r->request->min_depth);
+}
+
+bool read_max_depth(struct reader *r, const struct field *f, const json_t *value) {
+	return read_bound(r, f, value, &r->request->encoder_max_depth, &r->request->max_depth);
 }
 
 /* Indices, ascending and unique. Whether the stack has them is the server's to check. */

@@ -26,22 +26,77 @@ bool reader_token_ids(struct reader *r, const struct field *field, const char *n
 	return true;
 }
 
-/* A text or a list of token ids. */
+static bool copy_text(struct reader *r, const json_t *value, char **ret_text, size_t *ret_len) {
+	*ret_len = json_string_length(value);
+	*ret_text = arena_copy(r->arena, json_string_value(value), *ret_len);
+	return *ret_text || reader_no_memory(r);
+}
+
+/* Whether {"text": T, "text_pair": T'} is taken for a text. */
+static bool takes_pairs(const struct reader *r) {
+	return r->kind == REQUEST_CLASSIFY || r->kind == REQUEST_TOKENIZE;
+}
+
+static bool read_text_pair(struct reader *r, const struct field *f, const char *name,
+                const json_t *value, struct input *out) {
+	const json_t *text = json_object_get(value, "text");
+	const json_t *pair = json_object_get(value, "text_pair");
+	bool lone = !pair || json_is_null(pair);
+	size_t known = 1 + (pair != NULL);
+	if (!json_is_string(text) || (!lone && !json_is_string(pair))
+	                || json_object_size(value) != known)
+		return reader_wrong(r, f, name,
+		                "a text, token ids or {\"text\": \"...\", \"text_pair\": "
+		                "\"...\"}",
+		                value);
+	return copy_text(r, text, &out->text, &out->text_len)
+	                && (lone || copy_text(r, pair, &out->pair, &out->pair_len));
+}
+
+/* A text, where they are taken a pair of texts, or a list of token ids. */
 static bool read_input(struct reader *r, const struct field *f, const char *name,
                 const json_t *value, struct input *out) {
 	if (json_is_array(value) && json_array_size(value) > 0)
 		return reader_token_ids(r, f, name, value, &out->tokens, &out->n_tokens);
+	if (json_is_object(value) && takes_pairs(r))
+		return read_text_pair(r, f, name, value, out);
 	if (!json_is_string(value))
 		return reader_wrong(r, f, name, "a text or a list of token ids that is not empty",
 		                value);
-	out->text_len = json_string_length(value);
-	out->text = arena_copy(r->arena, json_string_value(value), out->text_len);
-	return out->text || reader_no_memory(r);
+	return copy_text(r, value, &out->text, &out->text_len);
 }
 
-/* A list of numbers is one prompt; any other list is a batch. */
+/* A list of numbers is one text; any other list is a batch. */
 static bool is_batch(const json_t *value) {
 	return json_is_array(value) && !json_is_number(json_array_get(value, 0));
+}
+
+static bool read_inputs(struct reader *r, const struct field *f, const json_t *value,
+                struct input **ret_inputs, size_t *ret_n) {
+	bool many = r->kind == REQUEST_EMBEDDING || r->kind == REQUEST_CLASSIFY;
+	size_t most = (size_t)(many ? r->limits->inputs : r->limits->prompts);
+	size_t n = is_batch(value) ? json_array_size(value) : 1;
+	if (n == 0)
+		return error_set(r->error, ERROR_INVALID_REQUEST, f->name,
+		                "%s is an empty list; send a text or token ids.", f->name);
+	if (n > most)
+		return error_set(r->error, ERROR_INVALID_REQUEST, f->name,
+		                "%s holds %zu texts; at most %zu are taken in one request.",
+		                f->name, n, most);
+	struct input *inputs = arena_alloc(r->arena, n, sizeof *inputs);
+	if (!inputs)
+		return reader_no_memory(r);
+	*ret_inputs = inputs;
+	*ret_n = n;
+	if (!is_batch(value))
+		return read_input(r, f, f->name, value, &inputs[0]);
+	for (size_t i = 0; i < n; i++) {
+		char name[32];
+		snprintf(name, sizeof name, "%s[%zu]", f->name, i);
+		if (!read_input(r, f, name, json_array_get(value, i), &inputs[i]))
+			return false;
+	}
+	return true;
 }
 
 bool read_prompt(struct reader *r, const struct field *f, const json_t *value) {
@@ -49,28 +104,21 @@ bool read_prompt(struct reader *r, const struct field *f, const json_t *value) {
 	if (q->inputs)
 		return error_set(r->error, ERROR_INVALID_REQUEST, f->name,
 		                "prompt and input mean the same here; send one of them.");
-	size_t n = is_batch(value) ? json_array_size(value) : 1;
-	if (n == 0)
-		return error_set(r->error, ERROR_INVALID_REQUEST, f->name,
-		                "%s is an empty list; send a text or token ids.", f->name);
-	if (n > (size_t)r->limits->prompts)
-		return error_set(r->error, ERROR_INVALID_REQUEST, f->name,
-		                "%s holds %zu texts; at most %d are taken in one request.", f->name,
-		                n, r->limits->prompts);
-	q->inputs = arena_alloc(r->arena, n, sizeof *q->inputs);
-	if (!q->inputs)
-		return reader_no_memory(r);
-	q->n_inputs = n;
 	q->inputs_were_list = is_batch(value);
-	if (!q->inputs_were_list)
-		return read_input(r, f, f->name, value, &q->inputs[0]);
-	for (size_t i = 0; i < n; i++) {
-		char name[32];
-		snprintf(name, sizeof name, "%s[%zu]", f->name, i);
-		if (!read_input(r, f, name, json_array_get(value, i), &q->inputs[i]))
-			return false;
-	}
-	return true;
+	return read_inputs(r, f, value, &q->inputs, &q->n_inputs);
+}
+
+bool read_source(struct reader *r, const struct field *f, const json_t *value) {
+	struct request *q = r->request;
+	if (q->inputs)
+		return error_set(r->error, ERROR_INVALID_REQUEST, f->name,
+		                "Send input alone, or source and target.");
+	return read_prompt(r, f, value);
+}
+
+bool read_target(struct reader *r, const struct field *f, const json_t *value) {
+	struct request *q = r->request;
+	return read_inputs(r, f, value, &q->targets, &q->n_targets);
 }
 
 bool read_tokens(struct reader *r, const struct field *f, const json_t *value) {

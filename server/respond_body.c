@@ -132,9 +132,17 @@ void respond_write_loglikelihood(struct call *call, struct buffer *out) {
 	compose_timings(job, &timings);
 	compose_usage(job, &usage);
 	if (ok)
-		answer_write_loglikelihood(out, job->id,
-		                resolve_served_name(model, call->server->config), scores, n, &depth,
-		                &timings, &usage, (const char *const *)r->warnings, r->n_warnings);
+		answer_write_loglikelihood(out,
+		                &(struct answer_meta){ .id = job->id,
+		                                .model = resolve_served_name(
+		                                                model, call->server->config),
+		                                .created = job->created,
+		                                .usage = &usage,
+		                                .depth = &depth,
+		                                .timings = &timings,
+		                                .warnings = (const char *const *)r->warnings,
+		                                .n_warnings = r->n_warnings },
+		                scores, n);
 	else
 		out->failed = true;
 	for (size_t i = 0; lists && i < n; i++)

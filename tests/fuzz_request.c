@@ -9,7 +9,7 @@
 
 #include "proto/request.h"
 
-enum { PLAN = REQUEST_DETOKENIZE + 1 };
+enum { PLAN = REQUEST_KINDS };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -18,6 +18,7 @@ static const struct request_limits limits = {
 	.json_depth = 64,
 	.json_values = 1000,
 	.prompts = 32,
+	.inputs = 64,
 	.n = 8,
 	.best_of = 8,
 	.beams = 16,
@@ -25,6 +26,7 @@ static const struct request_limits limits = {
 	.stop_bytes = 256,
 	.logit_bias = 300,
 	.top_logprobs = 20,
+	.fill_top_k = 100,
 	.max_tokens = 1000000,
 	.deadline_ms = 600000,
 	.priority_min = -10,
@@ -44,7 +46,9 @@ static void check_refusal(const struct error *error) {
 static void check_request(const struct request *r) {
 	if (r->n < 1 || r->n > limits.n || r->best_of < r->n || r->best_of > limits.best_of)
 		abort();
-	if (r->n_inputs > (size_t)limits.prompts || r->n_stops > (size_t)limits.stops)
+	bool many = r->kind == REQUEST_EMBEDDING || r->kind == REQUEST_CLASSIFY;
+	if (r->n_inputs > (size_t)(many ? limits.inputs : limits.prompts)
+	                || r->n_stops > (size_t)limits.stops)
 		abort();
 	if (r->priority < limits.priority_min || r->priority > limits.priority_max)
 		abort();
@@ -53,6 +57,10 @@ static void check_request(const struct request *r) {
 	for (size_t i = 0; i < r->n_inputs; i++)
 		if (r->inputs[i].text && strlen(r->inputs[i].text) > r->inputs[i].text_len)
 			abort();
+	if (r->targets && r->n_targets != r->n_inputs)
+		abort();
+	if (r->num_beams.set && (r->num_beams.value < 1 || r->num_beams.value > limits.beams))
+		abort();
 	for (size_t i = 1; i < r->n_layers; i++)
 		if (r->layers[i] <= r->layers[i - 1])
 			abort();

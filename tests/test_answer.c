@@ -69,6 +69,26 @@ TEST(f32_numbers_are_as_short_as_they_read_back) {
 	}
 }
 
+/* Against the C library, digit by digit; above all numbers of the size that embeddings have. */
+TEST(f32_numbers_of_common_size_are_the_shortest_of_the_library) {
+	unsigned state = 7;
+	for (int i = 0; i < 50000; i++) {
+		state = state * 1664525u + 1013904223u;
+		float value = (float)(int32_t)state / (float)(1u << (i % 31));
+		char expected[64];
+		for (int digits = FLT_DIG; digits <= FLT_DECIMAL_DIG; digits++) {
+			snprintf(expected, sizeof expected, "%.*g", digits, (double)value);
+			if (strtof(expected, NULL) == value)
+				break;
+		}
+		buffer_clear(&out);
+		buffer_json_f32(&out, value);
+		if (strcmp(buffer_cstr(&out), expected) != 0)
+			check_fail(__FILE__, __LINE__, "%s became %s", expected, out.data);
+	}
+	buffer_finish(&out);
+}
+
 TEST(every_f32_reads_back) {
 	unsigned state = 1;
 	for (int i = 0; i < 20000; i++) {
@@ -207,6 +227,19 @@ TEST(choices_carry_what_was_asked_for) {
 	        "{\"index\":1,\"text\":\"b\",\"logprobs\":null,\"finish_reason\":\"stop\","
 	        "\"stop_reason\":\"END\",\"token_ids\":[]}],\"warnings\":[\"x_mine was "
 	        "ignored.\"]}");
+}
+
+TEST(a_hypothesis_has_a_score) {
+	struct answer_choice choice = { .text = "a",
+		.text_len = 1,
+		.finish_reason = "stop",
+		.has_score = true,
+		.score = -0.375 };
+	struct answer a = answer_of(REQUEST_COMPLETION, &choice, 1);
+	answer_write(&out, &a);
+	WRITTEN("{\"id\":\"cmpl-1\",\"object\":\"text_completion\",\"created\":1700000000,"
+	        "\"model\":\"demo\",\"choices\":[{\"index\":0,\"text\":\"a\",\"logprobs\":null,"
+	        "\"finish_reason\":\"stop\",\"score\":-0.375}]}");
 }
 
 TEST(a_chunk_is_one_event) {
@@ -383,6 +416,28 @@ TEST(a_number_that_was_requested_is_a_number) {
 	        "\"reason\":\"explicit\"}");
 }
 
+TEST(two_stacks_have_two_depths) {
+	static const int16_t encoder[] = { 0, 1, 2 }, decoder[] = { 0, 2 }, fewer[] = { 2 };
+	struct answer_change change = { 5, 1, fewer };
+	struct answer_depth depth = { .requested = "3,2",
+		.used = 2,
+		.of = 4,
+		.layers = decoder,
+		.encoder_used = 3,
+		.encoder_of = 6,
+		.encoder_layers = encoder,
+		.rule = "even",
+		.reason = "explicit",
+		.changes = &change,
+		.n_changes = 1 };
+	answer_write_depth(&out, &depth);
+	WRITTEN("{\"requested\":{\"encoder\":3,\"decoder\":2},\"used\":{\"encoder\":3,"
+	        "\"decoder\":2},\"of\":{\"encoder\":6,\"decoder\":4},\"layers\":{\"encoder\":"
+	        "[0,1,2],\"decoder\":[0,2]},\"rule\":\"even\",\"reason\":\"explicit\","
+	        "\"changes\":[{\"at_token\":5,\"used\":{\"encoder\":3,\"decoder\":1},"
+	        "\"layers\":{\"encoder\":[0,1,2],\"decoder\":[2]}}]}");
+}
+
 TEST(negative_timings_are_absent) {
 	struct answer_timings timings = { -1, -1, -1, 12.34567, -1, -1, 40, -1 };
 	answer_write_timings(&out, &timings);
@@ -391,12 +446,15 @@ TEST(negative_timings_are_absent) {
 
 /* ---- our own routes --------------------------------------------------------------------------- */
 
+static const struct answer_meta meta = { .id = "ll-1", .model = "demo", .created = 1700000000 };
+
 TEST(loglikelihood_sums_what_it_prints) {
 	struct answer_token tokens[3] = { token(0, 0, 0), token(1, -1.5f, 4), token(3, -0.5f, 8) };
 	tokens[0].has_logprob = false;
 	struct answer_score score = { tokens, 3 };
-	answer_write_loglikelihood(&out, "ll-1", "demo", &score, 1, NULL, NULL, NULL, NULL, 0);
-	WRITTEN("{\"id\":\"ll-1\",\"object\":\"loglikelihood\",\"model\":\"demo\",\"results\":["
+	answer_write_loglikelihood(&out, &meta, &score, 1);
+	WRITTEN("{\"id\":\"ll-1\",\"object\":\"loglikelihood\",\"created\":1700000000,"
+	        "\"model\":\"demo\",\"results\":["
 	        "{\"token_ids\":[0,1,3],\"tokens\":[\" the\",\" cat\",\"bytes:\\\\xac\"],"
 	        "\"logprobs\":[null,-1.5,-0.5],\"sum\":-2,\"perplexity\":2.718281828459045}]}");
 }
@@ -404,7 +462,7 @@ TEST(loglikelihood_sums_what_it_prints) {
 TEST(the_sum_is_that_of_the_printed_numbers) {
 	struct answer_token tokens[2] = { token(0, -0.1f, 0), token(1, -0.2f, 4) };
 	struct answer_score score = { tokens, 2 };
-	answer_write_loglikelihood(&out, "ll-1", "demo", &score, 1, NULL, NULL, NULL, NULL, 0);
+	answer_write_loglikelihood(&out, &meta, &score, 1);
 	bool found = strstr(buffer_cstr(&out), "\"sum\":-0.30000000000000004,") != NULL;
 	buffer_finish(&out);
 	CHECK(found);

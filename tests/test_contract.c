@@ -20,10 +20,14 @@ static const struct {
 	{ REQUEST_CHAT, "ChatRequest", "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}",
 	                "messages" },
 	{ REQUEST_LOGLIKELIHOOD, "LoglikelihoodRequest", "{\"input\":\"a\"}", "input" },
+	{ REQUEST_EMBEDDING, "EmbeddingRequest", "{\"input\":\"a\"}", "input" },
+	{ REQUEST_CLASSIFY, "ClassifyRequest", "{\"input\":\"a\"}", "input" },
+	{ REQUEST_FILL_MASK, "FillMaskRequest", "{\"input\":\"a\"}", "input" },
 	{ REQUEST_TOKENIZE, "TokenizeRequest", "{\"prompt\":\"a\"}", "prompt" },
 	{ REQUEST_DETOKENIZE, "DetokenizeRequest", "{\"tokens\":[]}", "tokens" },
 };
 enum { ROUTES = sizeof routes / sizeof *routes };
+_Static_assert(ROUTES == (int)REQUEST_KINDS, "every kind has its row");
 
 static json_t *contract(void) {
 	static json_t *root;
@@ -210,7 +214,7 @@ TEST(required_fields_are_required) {
 		CHECK_STR(error.param, routes[r].required);
 		json_t *parts = json_object_get(component("schemas", routes[r].schema), "allOf");
 		json_t *last = json_array_get(parts, json_array_size(parts) - 1);
-		if (routes[r].kind == REQUEST_TOKENIZE) /* one of two names */
+		if (json_object_get(last, "oneOf")) /* one of several sets */
 			last = json_array_get(json_object_get(last, "oneOf"), 0);
 		CHECK(has_word(json_object_get(last, "required"), routes[r].required));
 		CHECK_INT(json_array_size(json_object_get(last, "required")), 1);
@@ -226,9 +230,16 @@ TEST(lists_are_bounded_as_the_contract_says) {
 	                limits.stop_bytes);
 	json_t *bias = json_object_get(generation, "logit_bias");
 	CHECK_INT(json_integer_value(json_object_get(bias, "maxProperties")), limits.logit_bias);
-	json_t *inputs = json_object_get(component("schemas", "Inputs"), "oneOf");
-	CHECK_INT(json_integer_value(json_object_get(json_array_get(inputs, 2), "maxItems")),
-	                limits.prompts);
+	static const struct {
+		const char *schema;
+		int at, most;
+	} lists[] = { { "Inputs", 2, limits.prompts }, { "PairInputs", 3, limits.prompts },
+		{ "ManyInputs", 2, limits.inputs }, { "ManyPairs", 3, limits.inputs } };
+	for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+		json_t *forms = json_object_get(component("schemas", lists[i].schema), "oneOf");
+		json_t *list = json_array_get(forms, (size_t)lists[i].at);
+		CHECK_INT(json_integer_value(json_object_get(list, "maxItems")), lists[i].most);
+	}
 }
 
 /* ---- refused fields --------------------------------------------------------------------------- */

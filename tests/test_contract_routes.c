@@ -90,6 +90,9 @@ TEST(limits_without_configuration_are_the_documented_ones) {
 	CHECK_INT(got.json_depth, limits.json_depth);
 	CHECK_INT(got.json_values, limits.json_values);
 	CHECK_INT(got.prompts, limits.prompts);
+	CHECK_INT(got.inputs, limits.inputs);
+	CHECK_INT(got.beams, limits.beams);
+	CHECK_INT(got.fill_top_k, limits.fill_top_k);
 	CHECK_INT(got.n, limits.n);
 	CHECK_INT(got.best_of, limits.best_of);
 	CHECK_INT(got.stops, limits.stops);

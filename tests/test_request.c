@@ -32,9 +32,9 @@ static const char *corpus_path(const char *name) {
 }
 
 static enum request_kind kind_of(const char *name) {
-	static const char *const kinds[] = { "completion_", "chat_", "loglikelihood_", "tokenize_",
-		"detokenize_" };
-	for (int i = 0; i < 5; i++)
+	static const char *const kinds[REQUEST_KINDS] = { "completion_", "chat_", "loglikelihood_",
+		"embedding_", "classify_", "fill_", "tokenize_", "detokenize_" };
+	for (int i = 0; i < REQUEST_KINDS; i++)
 		if (strncmp(name + 2, kinds[i], strlen(kinds[i])) == 0)
 			return (enum request_kind)i;
 	check_fail(__FILE__, __LINE__, "%s names no route", name);
