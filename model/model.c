@@ -180,28 +180,57 @@ void model_close(struct model *model) {
 	free(model);
 }
 
+enum stack model_main_stack(const struct model *model) {
+	return model->facts.stack[STACK_DECODER].layers > 0 ? STACK_DECODER : STACK_ENCODER;
+}
+
 int model_layers(const struct model *model) {
-	const struct stack_facts *stack = model->facts.stack;
-	int decoder = stack[STACK_DECODER].layers;
-	return decoder ? decoder : stack[STACK_ENCODER].layers;
+	return model->facts.stack[model_main_stack(model)].layers;
 }
 
 bool model_subnet(const struct model *model, enum plan_rule rule, int depth,
                 struct subnet *ret_subnet) {
-	const int layers = model_layers(model);
-	if (depth < 1 || depth > layers || rule == PLAN_RULE_LAYERS)
+	const struct stack_facts *stack = model->facts.stack;
+	int depths[STACKS] = { stack[STACK_ENCODER].layers, stack[STACK_DECODER].layers };
+	depths[model_main_stack(model)] = depth;
+	return model_subnet_pair(model, rule, depths, ret_subnet);
+}
+
+/* The plan file's entry with these depths, of the stacks that the model has. */
+static const struct subnet *tuned_pair(const struct model *model, const int depth[STACKS]) {
+	for (size_t i = 0; i < model->n_tuned; i++) {
+		bool same = true;
+		for (int s = 0; s < STACKS; s++)
+			same = same
+			                && (model->facts.stack[s].layers == 0
+			                                || model->tuned[i].stack[s].depth
+			                                                == depth[s]);
+		if (same)
+			return &model->tuned[i];
+	}
+	return NULL;
+}
+
+bool model_subnet_pair(const struct model *model, enum plan_rule rule, const int depth[STACKS],
+                struct subnet *ret_subnet) {
+	const struct stack_facts *stack = model->facts.stack;
+	if (rule == PLAN_RULE_LAYERS)
 		return false;
+	for (int s = 0; s < STACKS; s++) {
+		if (stack[s].layers > 0 && (depth[s] < 1 || depth[s] > stack[s].layers))
+			return false;
+	}
 	if (rule == PLAN_RULE_TUNED) {
-		for (size_t i = 0; i < model->n_tuned; i++) {
-			if (model->tuned[i].stack[STACK_DECODER].depth == depth) {
-				*ret_subnet = model->tuned[i];
-				return true;
-			}
-		}
-		return false;
+		const struct subnet *tuned = tuned_pair(model, depth);
+		if (tuned)
+			*ret_subnet = *tuned;
+		return tuned != NULL;
 	}
 	memset(ret_subnet, 0, sizeof *ret_subnet);
-	plan_by_rule(rule, layers, depth, &ret_subnet->stack[STACK_DECODER]);
+	for (int s = 0; s < STACKS; s++) {
+		if (stack[s].layers > 0)
+			plan_by_rule(rule, stack[s].layers, depth[s], &ret_subnet->stack[s]);
+	}
 	return true;
 }
 
