@@ -20,9 +20,9 @@ make() {
 	rm -rf "tests/data/$name"
 	$python tools/random_checkpoint.py --tokenizer "$work/$tokenizer" --hidden 32 --heads 4 \
 		--ffn 64 --positions 64 --out "tests/data/$name" "$@"
-	reference=reference
-	[ "$tokenizer" != fairseq ] || reference=reference_seq2seq
-	$python "tools/$reference.py" "tests/data/$name" --goldens "tests/data/$name/goldens.json"
+	reference=reference goldens=goldens
+	[ "$tokenizer" != fairseq ] || reference=reference_seq2seq goldens=seq2seq
+	$python "tools/$reference.py" "tests/data/$name" --goldens "tests/data/$name/$goldens.json"
 }
 
 make tiny-opt opt --family opt --layers 6 --seed 1

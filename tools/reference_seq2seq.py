@@ -8,7 +8,7 @@ padding: each answer comes from the whole source and the whole target. Beam sear
     tools/reference_seq2seq.py deploy/demo-translate --text "Wie geht es dir?" --beam 5
     tools/reference_seq2seq.py deploy/demo-translate --encoder-layers 0,4,8 --text "Ja." --beam 1
     tools/reference_seq2seq.py FOLDER --translate test.de --encoder-depth 6 --decoder-depth 3
-    tools/reference_seq2seq.py tests/data/tiny-mt-pre --goldens tests/data/tiny-mt-pre/goldens.json
+    tools/reference_seq2seq.py tests/data/tiny-mt-pre --goldens tests/data/tiny-mt-pre/seq2seq.json
 """
 import argparse
 import json
@@ -186,7 +186,7 @@ class Seq2Seq:
 
 
 def answer(model, source, target, plans, max_len):
-    """One case of goldens.json."""
+    """One case of seq2seq.json."""
     encoded = model.encode(source, plans[0])[-1]
     case = {"encoder_layers": plans[0], "decoder_layers": plans[1], "source": source,
             "target": target, "max_len": max_len, "encoder_last": digits(encoded.tolist()[:8]),
