@@ -74,7 +74,8 @@ class Pairs:
             with open(f"{prefix}.{language}", encoding="utf-8") as file:
                 sides.append([tokenizer.encode(line.rstrip("\n")) + [START] for line in file])
         if len(sides[0]) != len(sides[1]):
-            raise SystemExit(f"{prefix}: {len(sides[0])} source lines, {len(sides[1])} target lines")
+            raise SystemExit(f"{prefix}: {len(sides[0])} source lines, but {len(sides[1])} target "
+                             "lines")
         longest = (args.max_source_positions, args.max_target_positions)
         self.pairs = [p for p in zip(*sides) if all(1 < len(t) <= n for t, n in zip(p, longest))]
         self.lengths = np.array([[len(s), len(t)] for s, t in self.pairs])
@@ -204,7 +205,8 @@ def stack_config(shape):
 
 
 def seq2seq_config(args, model, vocab_size):
-    return {"model_type": "fathom_seq2seq", "architectures": ["FathomSeq2SeqForConditionalGeneration"],
+    return {"model_type": "fathom_seq2seq",
+            "architectures": ["FathomSeq2SeqForConditionalGeneration"],
             "vocab_size": vocab_size, "source_vocab_size": vocab_size,
             "max_position_embeddings": min(args.max_source_positions, args.max_target_positions),
             "share_embeddings": args.share_all_embeddings, "tie_word_embeddings": True,
@@ -264,10 +266,11 @@ def parse_arguments():
         add(f"--{side}-ffn-embed-dim", type=int, default=768)
         add(f"--{side}-attention-heads", type=int, default=6)
         add(f"--{side}-layerdrop", type=float, default=0.2, help="chance to skip a whole layer")
-        add(f"--{side}-layers-to-keep", default="", help="comma list: prune --restore-file to these")
+        add(f"--{side}-layers-to-keep", default="",
+            help="comma list: prune --restore-file to these")
         add(f"--{side}-normalize-before", action=argparse.BooleanOptionalAction, default=True)
         add(f"--{side}-learned-pos", action=argparse.BooleanOptionalAction, default=True)
-    add("--share-all-embeddings", action="store_true",
+    add("--share-all-embeddings", action=argparse.BooleanOptionalAction, default=False,
         help="one matrix for the encoder, the decoder and the output")
     add("--activation-fn", choices=sorted(transformer.ACTIVATIONS), default="relu")
     add("--dropout", type=float, default=0.0)
@@ -279,7 +282,8 @@ def parse_arguments():
     add("--batch-size", type=int, help="blocks (default 4) or pairs (at most, default 128) of a "
                                        "batch")
     add("--max-tokens", type=int, default=2000, help="pairs: most tokens of either side of a batch")
-    add("--update-freq", type=int, default=1, help="batches of an update; each skips its own layers")
+    add("--update-freq", type=int, default=1,
+        help="batches of an update, each with layers skipped of its own")
     add("--label-smoothing", type=float, default=0.0)
     add("--lr", type=float, default=2e-3)
     add("--warmup-steps", type=int, default=100)
@@ -414,8 +418,8 @@ def main():
         if update % args.log_interval == 0:
             print(f"| epoch {epoch + 1} | update {update} | loss {loss_sum / seen:.3f} | ppl "
                   f"{math.exp(loss_sum / seen):.1f} | gnorm {norm:.2f} | lr "
-                  f"{learning_rate(args, update):.2e} | {read / (time.time() - began):.0f} tokens/s",
-                  flush=True)
+                  f"{learning_rate(args, update):.2e} | "
+                  f"{read / (time.time() - began):.0f} tokens/s", flush=True)
             began, loss_sum, seen, read = time.time(), 0.0, 0, 0
         if update % args.validate_interval_updates == 0:
             validate(20)
