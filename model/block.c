@@ -18,28 +18,35 @@ static void share_rows(const struct block *b, int member, int *ret_first, int *r
 	team_share(b->rows->n, member, team_size(b->team), ret_first, ret_end);
 }
 
-/* packed[i] = norm(x[map[i]]), or x[map[i]] where norms come after. */
-static void gather(const struct block *b, const struct norm_weights *norm, int member) {
+/* packed[i] = x[map[i]] */
+static void copy_rows(const struct block *b, int dim, int member) {
 	const struct block_scratch *s = b->scratch;
 	int first, end;
 	share_rows(b, member, &first, &end);
-	if (b->facts->norm == NORM_PRE) {
-		b->ops->norm(&(struct norm){ .x = b->x,
-		                             .ldx = b->ldx,
-		                             .x_rows = b->rows->map,
-		                             .gain = norm->gain,
-		                             .bias = norm->bias,
-		                             .eps = b->facts->norm_eps,
-		                             .dim = b->facts->dim,
-		                             .out = s->packed,
-		                             .ldo = s->ld_packed },
-		                first, end);
-		return;
-	}
 	for (int i = first; i < end; i++)
 		memcpy(s->packed + (size_t)i * s->ld_packed,
 		                b->x + (size_t)b->rows->map[i] * b->ldx,
-		                (size_t)b->facts->dim * sizeof(float));
+		                (size_t)dim * sizeof(float));
+}
+
+/* packed[i] = norm(x[map[i]]), or x[map[i]] where norms come after. */
+static void gather(const struct block *b, const struct norm_weights *norm, int member) {
+	if (b->facts->norm == NORM_POST) {
+		copy_rows(b, b->facts->dim, member);
+		return;
+	}
+	int first, end;
+	share_rows(b, member, &first, &end);
+	b->ops->norm(&(struct norm){ .x = b->x,
+	                             .ldx = b->ldx,
+	                             .x_rows = b->rows->map,
+	                             .gain = norm->gain,
+	                             .bias = norm->bias,
+	                             .eps = b->facts->norm_eps,
+	                             .dim = b->facts->dim,
+	                             .out = b->scratch->packed,
+	                             .ldo = b->scratch->ld_packed },
+	                first, end);
 }
 
 /* x[map[i]] = norm(x[map[i]]) where norms come after. A member norms the rows that it gathers next,
@@ -96,7 +103,8 @@ static void product_add(const struct block *b, const struct linear_weights *w, c
 	                first, end);
 }
 
-static void store_keys(const struct block *b, int member) {
+/* Keys start at column `column` of the rows of qkv, values follow them. */
+static void store_keys(const struct block *b, int column, int member) {
 	const struct block_scratch *s = b->scratch;
 	int dim = b->facts->dim, first, end;
 	share_rows(b, member, &first, &end);
@@ -106,15 +114,15 @@ static void store_keys(const struct block *b, int member) {
 		int to = run->first + run->count < end ? run->first + run->count : end;
 		for (int i = from; i < to; i++) {
 			int position = run->position + i - run->first;
-			const float *k = s->qkv + (size_t)i * s->ld_qkv + dim;
+			const float *k = s->qkv + (size_t)i * s->ld_qkv + column;
 			b->ops->kv_store(run->blocks[position / KV_TILE], k, k + dim, position,
 			                b->facts->heads, b->facts->head_dim);
 		}
 	}
 }
 
-static void attend_task(const struct block *b, const struct block_run *run, int first, int count,
-                int head, int member) {
+static void attend_task(const struct block *b, const struct block_run *run, bool to_source,
+                int first, int count, int head, int member) {
 	const struct block_scratch *s = b->scratch;
 	int head_dim = b->facts->head_dim;
 	size_t row = (size_t)(run->first + first), column = (size_t)head * (size_t)head_dim;
@@ -125,16 +133,17 @@ static void attend_task(const struct block *b, const struct block_run *run, int 
 	                .ldo = s->ld_packed,
 	                .queries = count,
 	                .first = run->position + first,
+	                .keys = to_source ? run->source_keys : run->keys,
 	                .head = head,
 	                .n_heads = b->facts->heads,
 	                .head_dim = head_dim,
 	                .scale = b->attend_scale,
-	                .blocks = run->blocks,
+	                .blocks = to_source ? run->source : run->blocks,
 	                .scratch = s->attend + (size_t)member * s->attend_stride,
 	});
 }
 
-static void attend(const struct block *b, int member) {
+static void attend(const struct block *b, bool to_source, int member) {
 	int members = team_size(b->team), turn = 0;
 	for (int r = 0; r < b->rows->n_runs; r++) {
 		const struct block_run *run = &b->rows->runs[r];
@@ -143,29 +152,47 @@ static void attend(const struct block *b, int member) {
 			int count = left < TASK_QUERIES ? left : TASK_QUERIES;
 			for (int head = 0; head < b->facts->heads; head++) {
 				if (turn == member)
-					attend_task(b, run, first, count, head, member);
+					attend_task(b, run, to_source, first, count, head, member);
 				turn = turn + 1 == members ? 0 : turn + 1;
 			}
 		}
 	}
 }
 
-void block_apply(const struct block *b, int member) {
+static void attend_to_own(const struct block *b, int member) {
 	const struct block_scratch *s = b->scratch;
 	const struct layer_weights *w = b->weights;
-
 	gather(b, &w->attn_norm, member);
 	team_barrier(b->team, member);
 	product(b, &w->qkv, s->packed, s->ld_packed, s->qkv, s->ld_qkv, ACTIVATION_NONE, member);
 	team_barrier(b->team, member);
-	store_keys(b, member);
+	store_keys(b, b->facts->dim, member);
 	team_barrier(b->team, member);
-	attend(b, member);
+	attend(b, false, member);
 	team_barrier(b->team, member);
 	product_add(b, &w->out, s->packed, s->ld_packed, member);
 	team_barrier(b->team, member);
 	norm_after(b, &w->attn_norm, member);
+}
 
+static void attend_to_source(const struct block *b, int member) {
+	const struct block_scratch *s = b->scratch;
+	const struct layer_weights *w = b->weights;
+	gather(b, &w->cross_norm, member);
+	team_barrier(b->team, member);
+	product(b, &w->cross_q, s->packed, s->ld_packed, s->qkv, s->ld_qkv, ACTIVATION_NONE,
+	                member);
+	team_barrier(b->team, member);
+	attend(b, true, member);
+	team_barrier(b->team, member);
+	product_add(b, &w->cross_out, s->packed, s->ld_packed, member);
+	team_barrier(b->team, member);
+	norm_after(b, &w->cross_norm, member);
+}
+
+static void feed_forward(const struct block *b, int member) {
+	const struct block_scratch *s = b->scratch;
+	const struct layer_weights *w = b->weights;
 	gather(b, &w->ffn_norm, member);
 	team_barrier(b->team, member);
 	product(b, &w->up, s->packed, s->ld_packed, s->ffn, s->ld_ffn, b->facts->activation,
@@ -174,6 +201,24 @@ void block_apply(const struct block *b, int member) {
 	product_add(b, &w->down, s->ffn, s->ld_ffn, member);
 	team_barrier(b->team, member);
 	norm_after(b, &w->ffn_norm, member);
+}
+
+void block_apply(const struct block *b, int member) {
+	attend_to_own(b, member);
+	if (b->facts->cross)
+		attend_to_source(b, member);
+	feed_forward(b, member);
 	if (b->facts->norm == NORM_POST)
 		team_barrier(b->team, member);
+}
+
+void block_source(const struct block *b, int source_dim, int member) {
+	const struct block_scratch *s = b->scratch;
+	copy_rows(b, source_dim, member);
+	team_barrier(b->team, member);
+	product(b, &b->weights->cross_kv, s->packed, s->ld_packed, s->qkv, s->ld_qkv,
+	                ACTIVATION_NONE, member);
+	team_barrier(b->team, member);
+	/* What follows writes `qkv` only behind its own barrier. */
+	store_keys(b, 0, member);
 }

@@ -7,6 +7,9 @@
  *
  * It runs on a set of rows of the residual stream and leaves the others alone: reading gathers them
  * (in the norm, or by a copy), writing scatters them (in the residual add).
+ *
+ * A decoder that attends to an encoder does so between the two, in the same manner: pre-norm
+ * x += out(attend(q(norm(x)), source)). block_source makes the source's keys and values.
  */
 #ifndef FATHOM_MODEL_BLOCK_H
 #define FATHOM_MODEL_BLOCK_H
@@ -23,7 +26,10 @@
 struct block_run {
 	int first, count;     /* gathered rows */
 	int position;         /* of the first of them */
+	int keys;             /* every row sees the keys 0 .. keys - 1; 0: those up to its own */
 	float *const *blocks; /* the sequence's KV blocks of this layer */
+	float *const *source; /* blocks of its source, of `source_keys` tokens, if the layer looks there */
+	int source_keys;
 };
 
 /* The rows that one layer runs on. */
@@ -34,11 +40,14 @@ struct block_rows {
 	int n_runs;
 };
 
-/* Scratch rows, shared by the team; `attend` has a part for each member. */
+/*
+ * Scratch rows, shared by the team and wide enough for every stack; `attend` has a part for each
+ * member.
+ */
 struct block_scratch {
 	float *packed; /* [rows][dim]: gathered input; later the heads' output */
 	size_t ld_packed;
-	float *qkv; /* [rows][3 dim] */
+	float *qkv; /* [rows][3 dim] or q of a source's attention, or a source's k and v */
 	size_t ld_qkv;
 	float *ffn; /* [rows][ffn] */
 	size_t ld_ffn;
@@ -61,5 +70,12 @@ struct block {
 /* Runs the block; called by every member of the team side by side. Begins with reading x and ends
  * with a barrier. */
 void block_apply(const struct block *b, int member);
+
+/*
+ * Writes the keys and values that this layer's attention to the source needs into the blocks of
+ * the rows' runs. The rows are those of the encoder, [source_dim], and `x` holds its output. Like
+ * block_apply, but it ends without a barrier; block_apply or itself may follow at once.
+ */
+void block_source(const struct block *b, int source_dim, int member);
 
 #endif

@@ -17,9 +17,9 @@
 #include <string.h>
 
 #include "model/mathf.h"
+#include "model/softmax.h"
 
 enum {
-	COLUMNS = 1024, /* of one block of a softmax */
 	DIGIT_BITS = 11,
 	DIGITS = 1 << DIGIT_BITS,
 	BINS = 2048, /* of z, BINS_PER_UNIT for each unit from 0 down; the last has all the rest */
@@ -30,24 +30,19 @@ enum {
 #define BANNED -FLT_MAX
 #define LARGEST_LOGIT 1e30f
 
-/* Mass of columns: sum of exp(x - max). */
-struct block_sum {
-	float max, sum;
-};
-
 struct sampler {
 	const struct ops *ops;
 	int vocab;
 	bool normalised; /* scores are log-probabilities already */
 	int n_blocks;
-	float *z;                 /* [vocab] adjusted logits */
-	float *mass;              /* [vocab] exp(z) of candidate i */
-	int32_t *ids;             /* [vocab] candidates, ascending */
-	uint32_t *count;          /* [vocab] zero between calls */
-	double *digits;           /* [DIGITS] mass by the present digit of the key */
-	struct block_sum *blocks; /* [n_blocks] */
-	uint32_t bins[BINS];      /* tokens by z */
-	float bin_mass[BINS];     /* no token of the bin has more */
+	float *z;                   /* [vocab] adjusted logits */
+	float *mass;                /* [vocab] exp(z) of candidate i */
+	int32_t *ids;               /* [vocab] candidates, ascending */
+	uint32_t *count;            /* [vocab] zero between calls */
+	double *digits;             /* [DIGITS] mass by the present digit of the key */
+	struct softmax_sum *blocks; /* [n_blocks] */
+	uint32_t bins[BINS];        /* tokens by z */
+	float bin_mass[BINS];       /* no token of the bin has more */
 };
 
 struct sampler *sampler_create(const struct ops *ops, int vocab, char *err, size_t errlen) {
@@ -57,7 +52,7 @@ struct sampler *sampler_create(const struct ops *ops, int vocab, char *err, size
 		size_t n = (size_t)vocab;
 		s->ops = ops;
 		s->vocab = vocab;
-		s->n_blocks = (vocab + COLUMNS - 1) / COLUMNS;
+		s->n_blocks = softmax_blocks(vocab);
 		s->z = calloc(n, sizeof *s->z);
 		s->mass = calloc(n, sizeof *s->mass);
 		s->ids = calloc(n + 1, sizeof *s->ids);
@@ -114,10 +109,11 @@ double sample_uniform(uint64_t seed, uint32_t choice, uint32_t position) {
 	return (double)(bits >> 11) * 0x1p-53;
 }
 
-static bool all_finite(const float *x, int n) {
+/* Neither NaN nor infinite: a score of minus infinity is one that nobody computed. */
+static bool all_usable(const float *x, int n) {
 	uint32_t bad = 0;
 	for (int i = 0; i < n; i++)
-		bad |= (mathf_bits(x[i]) & 0x7f800000u) == 0x7f800000u;
+		bad |= !(x[i] <= FLT_MAX);
 	return !bad;
 }
 
@@ -183,6 +179,9 @@ static void adjust(struct sampler *s, const float *logits, const struct sampling
 	for (int i = 0; i < how->n_banned; i++)
 		if (known(s, how->banned[i]))
 			s->z[how->banned[i]] = BANNED;
+	for (int i = 0; i < s->vocab; i++)
+		if (logits[i] == -INFINITY)
+			s->z[i] = BANNED;
 }
 
 /* Index of the largest of x[0..n), the lowest on ties. */
@@ -240,15 +239,12 @@ static int keep_best(struct sampler *s, int n, bool count, double target) {
 
 /* Sums of the blocks of x[0..vocab). */
 static void sum_blocks(struct sampler *s, const float *x) {
-	for (int b = 0; b < s->n_blocks; b++) {
-		int first = b * COLUMNS, left = s->vocab - first;
-		s->ops->max_sum_exp(x + first, left < COLUMNS ? left : COLUMNS, &s->blocks[b].max,
-		                &s->blocks[b].sum);
-	}
+	for (int b = 0; b < s->n_blocks; b++)
+		s->blocks[b] = softmax_block(s->ops, x, s->vocab, b);
 }
 
 /* Mass of a block where the largest z of all is 0. */
-static double block_mass(const struct block_sum *b) {
+static double block_mass(const struct softmax_sum *b) {
 	return (double)b->sum * (double)mathf_exp(b->max);
 }
 
@@ -334,9 +330,10 @@ static int32_t draw_any(const struct sampler *s, double u) {
 		if (sum > u * total)
 			break;
 	}
-	const struct block_sum *block = &s->blocks[chosen];
+	const struct softmax_sum *block = &s->blocks[chosen];
 	double rest = (u * total - before) / (double)mathf_exp(block->max);
-	int first = chosen * COLUMNS, end = first + COLUMNS < s->vocab ? first + COLUMNS : s->vocab;
+	int first = chosen * SOFTMAX_COLUMNS,
+	    end = first + SOFTMAX_COLUMNS < s->vocab ? first + SOFTMAX_COLUMNS : s->vocab;
 	int32_t last = first;
 	sum = 0;
 	for (int i = first; i < end; i++) {
@@ -380,7 +377,7 @@ static int32_t draw(struct sampler *s, const struct sampling *how, double u) {
 bool sample_token(struct sampler *s, const float *logits, const struct sampling *sampling,
                 const int32_t *prompt, size_t n_prompt, const int32_t *answer, size_t n_answer,
                 uint32_t choice, uint32_t position, int32_t *ret_token) {
-	if (!all_finite(logits, s->vocab))
+	if (!all_usable(logits, s->vocab))
 		return false;
 	adjust(s, logits, sampling, prompt, n_prompt, answer, n_answer);
 	int32_t best = index_of_largest(s->z, s->vocab);
@@ -397,24 +394,6 @@ bool sample_token(struct sampler *s, const float *logits, const struct sampling 
 	}
 	*ret_token = draw(s, sampling, sample_uniform(sampling->seed, choice, position));
 	return true;
-}
-
-/* Joins neighbours pairwise until one is left: the order does not depend on threads. */
-static struct block_sum join_blocks(struct block_sum *blocks, int n) {
-	while (n > 1) {
-		int half = n / 2;
-		for (int i = 0; i < half; i++) {
-			struct block_sum a = blocks[2 * i], b = blocks[2 * i + 1];
-			float max = mathf_max(a.max, b.max);
-			float sum_a = a.sum * mathf_exp(a.max - max);
-			float sum_b = b.sum * mathf_exp(b.max - max);
-			blocks[i] = (struct block_sum){ .max = max, .sum = sum_a + sum_b };
-		}
-		if (n % 2)
-			blocks[half++] = blocks[n - 1];
-		n = half;
-	}
-	return blocks[0];
 }
 
 /* Puts a token where it belongs among the best so far, ids coming in ascending order. */
@@ -436,12 +415,14 @@ static int insert_top(struct token_logprob *top, int n, int n_top, int32_t token
 bool sample_logprobs(struct sampler *s, const float *logits, int32_t token, int n_top,
                 float *ret_logprob, struct token_logprob *ret_top, int *ret_rank) {
 	assert(known(s, token) && n_top <= s->vocab);
-	if (!all_finite(logits, s->vocab))
+	if (!all_usable(logits, s->vocab))
 		return false;
-	struct block_sum all = { .max = 0, .sum = 1 };
+	struct softmax_sum all = { .max = 0, .sum = 1 };
 	if (!s->normalised) {
 		sum_blocks(s, logits);
-		all = join_blocks(s->blocks, s->n_blocks);
+		all = softmax_join(s->blocks, s->n_blocks);
+		if (all.max == -INFINITY)
+			return false;
 	}
 	float log_sum = s->normalised ? 0 : mathf_log(all.sum);
 	*ret_logprob = logits[token] - all.max - log_sum;

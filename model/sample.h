@@ -49,8 +49,8 @@ int sampler_vocab(const struct sampler *s);
 
 /*
  * Draws a token from logits[vocab] (not modified). `prompt` and `answer` are the tokens so far, for
- * the penalties. `choice` and `position` select the random number. False if a logit is not finite,
- * or if every token is banned.
+ * the penalties. `choice` and `position` select the random number. A token whose logit is minus
+ * infinity is never drawn. False if another logit is not finite, or if no token is left.
  */
 bool sample_token(struct sampler *s, const float *logits, const struct sampling *sampling,
                 const int32_t *prompt, size_t n_prompt, const int32_t *answer, size_t n_answer,
@@ -64,7 +64,8 @@ struct token_logprob {
 /*
  * Log-probabilities of the model itself (before penalties and temperature): of `token`, and of the
  * `n_top` best, best first, lower ids first on ties. `ret_rank` (may be NULL): 0 for the best
- * token. False if a logit is not finite.
+ * token. False if a logit is NaN or plus infinity, or if all are minus infinity and were to be
+ * normalised.
  */
 bool sample_logprobs(struct sampler *s, const float *logits, int32_t token, int n_top,
                 float *ret_logprob, struct token_logprob *ret_top, int *ret_rank);

@@ -4,6 +4,9 @@
  *
  * The blocks of the whole length are promised when a sequence opens and taken as it grows. All kept
  * layers hold the same number of blocks, so `capacity - blocks` more are promised for each of them.
+ *
+ * The keys and values of a source are further blocks of each kept decoder layer, taken when the
+ * source goes through the encoder. They are never written again, so forks share them by reference.
  */
 #include <assert.h>
 #include <string.h>
@@ -18,11 +21,30 @@ static float **rank_table(const struct workspace *w, const struct sequence *s, i
 	return s->table + (size_t)rank * (size_t)w->table_stride;
 }
 
-static struct sequence *claim(struct workspace *w, const struct subnet *subnet, int tokens) {
-	assert(subnet->stack[STACK_ENCODER].depth == 0);
-	assert(subnet->stack[STACK_DECODER].of == workspace_stack(w)->layers);
-	assert(subnet->stack[STACK_DECODER].depth >= 1);
-	assert(1 <= tokens && tokens <= w->model->facts.context);
+static float **source_rank(const struct workspace *w, const struct sequence *s, int rank) {
+	return s->source_table + (size_t)rank * (size_t)w->source_stride;
+}
+
+static void check_subnet(const struct workspace *w, const struct subnet *subnet, int tokens,
+                int source_tokens) {
+	const struct plan *encoder = &subnet->stack[STACK_ENCODER],
+	                  *decoder = &subnet->stack[STACK_DECODER];
+	const struct stack_facts *source = stack_facts(w, STACK_ENCODER);
+	assert(tokens >= 0 && tokens <= w->model->facts.context);
+	assert(source_tokens >= 0 && source_tokens <= source->context);
+	assert(source_tokens <= w->max_rows);
+	assert((encoder->depth > 0) == (source_tokens > 0));
+	assert(tokens + source_tokens > 0);
+	assert(encoder->depth == 0 || encoder->of == source->layers);
+	assert(tokens == 0 || decoder->depth > 0);
+	assert(decoder->depth == 0 || decoder->of == stack_facts(w, STACK_DECODER)->layers);
+	assert(tokens == 0 || source_tokens > 0 || !stack_facts(w, STACK_DECODER)->cross);
+	(void)encoder, (void)decoder, (void)source, (void)tokens, (void)source_tokens;
+}
+
+static struct sequence *claim(
+                struct workspace *w, const struct subnet *subnet, int tokens, int source_tokens) {
+	check_subnet(w, subnet, tokens, source_tokens);
 	struct sequence *s = w->unused;
 	w->unused = s->next;
 	s->next = NULL;
@@ -32,24 +54,47 @@ static struct sequence *claim(struct workspace *w, const struct subnet *subnet, 
 	s->length = 0;
 	s->blocks = 0;
 	s->capacity = (tokens + KV_TILE - 1) / KV_TILE;
+	s->source_tokens = source_tokens;
+	s->source_blocks = (source_tokens + KV_TILE - 1) / KV_TILE;
+	s->source_done = false;
 	return s;
 }
 
 struct sequence *sequence_open(struct workspace *w, const struct subnet *subnet, int tokens) {
-	if (!w->unused || !kv_promise(&w->kv, workspace_blocks_needed(w, subnet, tokens)))
+	return sequence_open_source(w, subnet, tokens, 0);
+}
+
+struct sequence *sequence_open_source(
+                struct workspace *w, const struct subnet *subnet, int tokens, int source_tokens) {
+	size_t needed = workspace_blocks_needed(w, subnet, tokens)
+	                + workspace_source_blocks(w, subnet, source_tokens);
+	if (!w->unused || !kv_promise(&w->kv, needed))
 		return NULL;
-	return claim(w, subnet, tokens);
+	return claim(w, subnet, tokens, source_tokens);
+}
+
+static void share_source(struct workspace *w, const struct sequence *s, struct sequence *fork) {
+	for (int r = 0; r < plan_of(s)->depth; r++) {
+		float **from = source_rank(w, s, r), **to = source_rank(w, fork, r);
+		for (int t = 0; t < s->source_blocks; t++) {
+			kv_share(&w->kv, from[t], false);
+			to[t] = from[t];
+		}
+	}
+	fork->source_done = s->source_done;
 }
 
 struct sequence *sequence_fork(struct workspace *w, const struct sequence *s, int tokens) {
 	assert(s->open && tokens >= s->length);
+	assert(s->source_done || s->source_tokens == 0);
 	int depth = plan_of(s)->depth, full = s->length / KV_TILE;
 	bool partial = s->length % KV_TILE != 0;
 	size_t needed = workspace_blocks_needed(w, &s->subnet, tokens) - (size_t)depth * full;
 	if (!w->unused || needed > kv_available(&w->kv))
 		return NULL;
 
-	struct sequence *fork = claim(w, &s->subnet, tokens);
+	struct sequence *fork = claim(w, &s->subnet, tokens, s->source_tokens);
+	share_source(w, s, fork);
 	fork->length = s->length;
 	fork->blocks = full + partial;
 	for (int r = 0; r < depth; r++) {
@@ -70,6 +115,12 @@ static void release_rank(struct workspace *w, struct sequence *s, int rank) {
 	for (int t = 0; t < s->blocks; t++)
 		kv_release(&w->kv, table[t]);
 	kv_withdraw(&w->kv, (size_t)(s->capacity - s->blocks));
+
+	float **source = source_rank(w, s, rank);
+	for (int t = 0; s->source_done && t < s->source_blocks; t++)
+		kv_release(&w->kv, source[t]);
+	if (!s->source_done)
+		kv_withdraw(&w->kv, (size_t)s->source_blocks);
 }
 
 void sequence_close(struct workspace *w, struct sequence *s) {
@@ -94,14 +145,16 @@ const struct subnet *sequence_subnet(const struct sequence *s) {
 bool sequence_narrow(struct workspace *w, struct sequence *s, const struct subnet *nested) {
 	const struct plan *old = plan_of(s), *new = &nested->stack[STACK_DECODER];
 	if (new->depth < 1 || !plan_contains(old, new)
-	                || nested->stack[STACK_ENCODER].depth
-	                                != s->subnet.stack[STACK_ENCODER].depth)
+	                || !plan_equal(&nested->stack[STACK_ENCODER],
+	                                &s->subnet.stack[STACK_ENCODER]))
 		return false;
 	int kept = 0;
 	for (int r = 0; r < old->depth; r++) {
 		if (kept < new->depth && old->layers[r] == new->layers[kept]) {
 			memmove(rank_table(w, s, kept), rank_table(w, s, r),
 			                (size_t)s->blocks * sizeof(float *));
+			memmove(source_rank(w, s, kept), source_rank(w, s, r),
+			                (size_t)s->source_blocks * sizeof(float *));
 			kept++;
 		} else {
 			release_rank(w, s, r);
@@ -123,4 +176,14 @@ void sequence_extend(struct workspace *w, struct sequence *s, int count) {
 			table[t] = kv_take(&w->kv);
 	}
 	s->blocks = blocks;
+}
+
+void sequence_begin_source(struct workspace *w, struct sequence *s) {
+	assert(s->open && !s->source_done);
+	for (int r = 0; r < plan_of(s)->depth; r++) {
+		float **table = source_rank(w, s, r);
+		for (int t = 0; t < s->source_blocks; t++)
+			table[t] = kv_take(&w->kv);
+	}
+	s->source_done = true;
 }

@@ -6,17 +6,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "model/head.h"
+
 enum { ALIGNMENT = 64 };
 
-/* Floats from one row to the next: whole cache lines, and one more. */
-static size_t row_stride(int columns) {
+size_t workspace_row_stride(int columns) {
 	size_t line = ALIGNMENT / sizeof(float);
 	return ((size_t)columns + line - 1) / line * line + line;
 }
 
-/* rows x stride floats, 64-byte aligned; NULL if they are not to be had. Not cleared, so that rows
- * which are never used cost no memory. */
-static float *rows_of(size_t rows, size_t stride) {
+float *workspace_rows(size_t rows, size_t stride) {
 	size_t count, bytes;
 	if (__builtin_mul_overflow(rows, stride, &count)
 	                || __builtin_mul_overflow(count, sizeof(float), &bytes))
@@ -25,53 +24,139 @@ static float *rows_of(size_t rows, size_t stride) {
 	return aligned_alloc(ALIGNMENT, bytes ? bytes : ALIGNMENT);
 }
 
+static int larger(int a, int b) {
+	return a > b ? a : b;
+}
+
+static int smaller(int a, int b) {
+	return a < b ? a : b;
+}
+
+static int tiles_of(int tokens) {
+	return (tokens + KV_TILE - 1) / KV_TILE;
+}
+
+/* Columns of the scratch rows: every stack and every head fits. */
+struct widths {
+	int dim, qkv, ffn, attend, classes;
+};
+
+static struct widths widths_of(const struct workspace *w) {
+	const struct facts *facts = &w->model->facts;
+	struct widths max = { 0 };
+	for (int s = 0; s < STACKS; s++) {
+		const struct stack_facts *stack = &facts->stack[s];
+		if (stack->layers == 0)
+			continue;
+		max.dim = larger(max.dim, stack->dim);
+		max.qkv = larger(max.qkv, 3 * stack->dim);
+		max.ffn = larger(max.ffn, stack->ffn);
+		max.attend = larger(max.attend, (int)w->ops->attend_scratch(stack->head_dim));
+	}
+	for (int b = 0; b < facts->input.n; b++)
+		max.dim = larger(max.dim, facts->input.dim[b]);
+	for (int b = 0; b < facts->output.n; b++)
+		max.dim = larger(max.dim, facts->output.dim[b]);
+	for (int c = 0; c < facts->n_classifiers; c++)
+		max.classes = larger(max.classes, facts->classifiers[c].classes);
+	return max;
+}
+
 static bool scratch_init(struct workspace *w) {
-	const struct stack_facts *facts = workspace_stack(w);
+	const struct facts *facts = &w->model->facts;
+	struct widths width = widths_of(w);
 	struct block_scratch *s = &w->scratch;
-	size_t rows = (size_t)w->max_rows;
+	size_t rows = (size_t)w->max_rows, logit_rows = (size_t)w->max_logit_rows;
 	int members = team_size(w->team);
 
-	w->ldx = row_stride(facts->dim);
-	s->ld_packed = row_stride(facts->dim);
-	s->ld_qkv = row_stride(3 * facts->dim);
-	s->ld_ffn = row_stride(facts->ffn);
-	w->ld_logits = row_stride(w->model->facts.vocab);
-	s->attend_stride = row_stride((int)w->ops->attend_scratch(facts->head_dim));
+	w->ldx = workspace_row_stride(width.dim);
+	s->ld_packed = workspace_row_stride(width.dim);
+	s->ld_qkv = workspace_row_stride(width.qkv);
+	s->ld_ffn = workspace_row_stride(width.ffn);
+	s->attend_stride = workspace_row_stride(width.attend);
+	w->ld_logits = workspace_row_stride(facts->vocab);
+	w->ld_head = workspace_row_stride(width.dim);
+	w->ld_classes = workspace_row_stride(width.classes);
 
-	w->x = rows_of(rows, w->ldx);
-	/* step_logits gathers up to max_logit_rows rows into `packed`. */
-	size_t packed_rows = rows;
-	if (w->max_logit_rows > w->max_rows)
-		packed_rows = (size_t)w->max_logit_rows;
-	s->packed = rows_of(packed_rows, s->ld_packed);
-	s->qkv = rows_of(rows, s->ld_qkv);
-	s->ffn = rows_of(rows, s->ld_ffn);
-	s->attend = rows_of((size_t)members, s->attend_stride);
-	w->logits = rows_of((size_t)w->max_logit_rows, w->ld_logits);
-	return w->x && s->packed && s->qkv && s->ffn && s->attend && w->logits;
+	w->x = workspace_rows(rows, w->ldx);
+	/* Heads gather up to max_logit_rows rows into `packed`. */
+	s->packed = workspace_rows(rows > logit_rows ? rows : logit_rows, s->ld_packed);
+	s->qkv = workspace_rows(rows, s->ld_qkv);
+	s->ffn = workspace_rows(rows, s->ld_ffn);
+	s->attend = workspace_rows((size_t)members, s->attend_stride);
+	w->logits = workspace_rows(has_scores(facts) ? logit_rows : 0, w->ld_logits);
+	w->head = workspace_rows(logit_rows, w->ld_head);
+	w->classes = workspace_rows(logit_rows, w->ld_classes);
+	return w->x && s->packed && s->qkv && s->ffn && s->attend && w->logits && w->head
+	                && w->classes;
+}
+
+/*
+ * Tiles for the sources of one step: enough for the longest text, and for a step full of texts of 8
+ * tokens or more. Tiles that are never used cost no memory.
+ */
+static bool tiles_init(struct workspace *w) {
+	const struct stack_facts *facts = stack_facts(w, STACK_ENCODER);
+	if (facts->layers == 0)
+		return true;
+	int longest = tiles_of(smaller(facts->context, w->max_rows));
+	w->n_source_tiles = larger(longest, (w->max_rows + 7) / 8);
+	size_t n = (size_t)w->n_source_tiles, tile = 2 * KV_TILE * (size_t)facts->dim;
+	w->source_kv = workspace_rows(n, tile);
+	w->source_tiles = calloc(n, sizeof *w->source_tiles);
+	if (!w->source_kv || !w->source_tiles)
+		return false;
+	for (size_t t = 0; t < n; t++)
+		w->source_tiles[t] = w->source_kv + t * tile;
+	return true;
+}
+
+static bool walk_init(struct workspace *w, enum walk walk, int layers) {
+	size_t n = (size_t)layers;
+	struct walk_rows *lists = &w->walks[walk];
+	lists->n_layers = layers;
+	lists->layers = calloc(n + 1, sizeof *lists->layers);
+	lists->maps = calloc(n + 1, (size_t)w->max_rows * sizeof *lists->maps);
+	lists->runs = calloc(n + 1, (size_t)w->max_runs * sizeof *lists->runs);
+	return lists->layers && lists->maps && lists->runs;
 }
 
 static bool step_init(struct workspace *w) {
-	size_t layers = (size_t)workspace_stack(w)->layers, rows = (size_t)w->max_rows;
-	w->max_runs = w->max_rows < w->max_sequences ? w->max_rows : w->max_sequences;
-	size_t runs = (size_t)w->max_runs;
-	w->runs = calloc(runs, sizeof *w->runs);
-	w->layers = calloc(layers, sizeof *w->layers);
-	w->layer_maps = calloc(layers * rows, sizeof *w->layer_maps);
-	w->layer_runs = calloc(layers * runs, sizeof *w->layer_runs);
-	return w->runs && w->layers && w->layer_maps && w->layer_runs;
+	int encoder = stack_facts(w, STACK_ENCODER)->layers;
+	int decoder = stack_facts(w, STACK_DECODER)->layers;
+	size_t rows = (size_t)w->max_rows;
+	w->max_runs = smaller(w->max_rows, w->max_sequences * (encoder && decoder ? 2 : 1));
+	w->runs = calloc((size_t)w->max_runs, sizeof *w->runs);
+	w->row_stacks = calloc(rows, sizeof *w->row_stacks);
+	w->band_rows = calloc(rows, sizeof *w->band_rows);
+	for (int s = 0; s < STACKS; s++) {
+		w->stack_rows[s] = calloc(rows, sizeof *w->stack_rows[s]);
+		if (!w->stack_rows[s])
+			return false;
+	}
+	bool cross = stack_facts(w, STACK_DECODER)->cross;
+	return w->runs && w->row_stacks && w->band_rows && walk_init(w, WALK_ENCODER, encoder)
+	                && walk_init(w, WALK_DECODER, decoder)
+	                && walk_init(w, WALK_SOURCE, cross ? decoder : 0);
 }
 
 static bool sequences_init(struct workspace *w) {
-	size_t n = (size_t)w->max_sequences, layers = (size_t)workspace_stack(w)->layers;
-	w->table_stride = (w->model->facts.context + KV_TILE - 1) / KV_TILE;
+	const struct facts *facts = &w->model->facts;
+	size_t n = (size_t)w->max_sequences, layers = (size_t)facts->stack[STACK_DECODER].layers;
+	w->table_stride = layers ? tiles_of(facts->context) : 0;
+	if (layers && facts->stack[STACK_DECODER].cross)
+		w->source_stride = tiles_of(facts->stack[STACK_ENCODER].context);
 	w->sequences = calloc(n, sizeof *w->sequences);
-	w->tables = calloc(n * layers, (size_t)w->table_stride * sizeof *w->tables);
-	if (!w->sequences || !w->tables)
+	/* One more, so that nothing is also a size. */
+	w->tables = calloc(n * layers * (size_t)w->table_stride + 1, sizeof *w->tables);
+	w->source_tables =
+	                calloc(n * layers * (size_t)w->source_stride + 1, sizeof *w->source_tables);
+	if (!w->sequences || !w->tables || !w->source_tables)
 		return false;
 	for (size_t i = n; i-- > 0;) {
 		struct sequence *s = &w->sequences[i];
 		s->table = w->tables + i * layers * (size_t)w->table_stride;
+		s->source_table = w->source_tables + i * layers * (size_t)w->source_stride;
 		s->next = w->unused;
 		w->unused = s;
 	}
@@ -94,12 +179,15 @@ struct workspace *workspace_create(const struct model *model,
 	w->max_logit_rows = options->max_logit_rows;
 	w->max_sequences = options->max_sequences;
 
-	const struct stack_facts *facts = workspace_stack(w);
-	if (!kv_init(&w->kv, facts->heads, facts->head_dim, options->kv_bytes, err, errlen)) {
+	const struct stack_facts *facts = stack_facts(w, STACK_DECODER);
+	if (facts->layers > 0
+	                && !kv_init(&w->kv, facts->heads, facts->head_dim, options->kv_bytes, err,
+	                                errlen)) {
 		workspace_destroy(w);
 		return NULL;
 	}
-	if (!scratch_init(w) || !step_init(w) || !sequences_init(w)) {
+	if (!scratch_init(w) || !tiles_init(w) || !adaptive_init(w) || !step_init(w)
+	                || !sequences_init(w)) {
 		snprintf(err, errlen,
 		                "not enough memory for a workspace of %d rows, %d rows of logits "
 		                "and "
@@ -121,18 +209,40 @@ void workspace_destroy(struct workspace *w) {
 	free(w->scratch.ffn);
 	free(w->scratch.attend);
 	free(w->logits);
+	adaptive_finish(w);
+	free(w->head);
+	free(w->classes);
+	free(w->source_kv);
+	free(w->source_tiles);
 	free(w->runs);
-	free(w->layers);
-	free(w->layer_maps);
-	free(w->layer_runs);
+	free(w->row_stacks);
+	free(w->band_rows);
+	for (int s = 0; s < STACKS; s++)
+		free(w->stack_rows[s]);
+	for (int walk = 0; walk < WALKS; walk++) {
+		free(w->walks[walk].layers);
+		free(w->walks[walk].maps);
+		free(w->walks[walk].runs);
+	}
 	free(w->sequences);
 	free(w->tables);
+	free(w->source_tables);
 	free(w);
 }
 
 size_t workspace_blocks_needed(const struct workspace *w, const struct subnet *subnet, int tokens) {
-	return (size_t)subnet->stack[STACK_DECODER].depth
-	                * (((size_t)tokens + KV_TILE - 1) / KV_TILE);
+	(void)w;
+	return (size_t)subnet->stack[STACK_DECODER].depth * (size_t)tiles_of(tokens);
+}
+
+size_t workspace_source_blocks(
+                const struct workspace *w, const struct subnet *subnet, int source_tokens) {
+	(void)w;
+	return (size_t)subnet->stack[STACK_DECODER].depth * (size_t)tiles_of(source_tokens);
+}
+
+int workspace_source_tiles(const struct workspace *w) {
+	return w->n_source_tiles;
 }
 
 size_t workspace_blocks_total(const struct workspace *w) {

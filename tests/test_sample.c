@@ -297,15 +297,84 @@ TEST(when_every_token_is_banned_there_is_none_to_draw) {
 }
 
 TEST(a_logit_that_is_not_finite_is_reported) {
-	const float bad[] = { NAN, INFINITY, -INFINITY };
+	const float bad[] = { NAN, INFINITY };
 	struct sampler *s = sampler_for(ops_c(), 3);
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 2; i++) {
 		float logits[] = { 0, bad[i], 1 };
 		int32_t token;
 		float logprob;
 		CHECK(!sample_token(s, logits, &plain, NULL, 0, NULL, 0, 0, 0, &token));
 		CHECK(!sample_logprobs(s, logits, 0, 0, &logprob, NULL, NULL));
 	}
+	sampler_destroy(s);
+}
+
+TEST(a_logit_of_minus_infinity_is_never_drawn) {
+	enum { N = 3000 };
+	float logits[N];
+	for (int i = 0; i < N; i++)
+		logits[i] = i == 1500 || i == 2999 ? 0 : -INFINITY;
+	struct sampler *s = sampler_for(ops_c(), N);
+	int32_t history[] = { 3, 1500, 2999 };
+	struct logit_bias bias = { .token = 5, .bias = 100 };
+	struct sampling ways[6];
+	for (int i = 0; i < 6; i++) {
+		ways[i] = plain;
+		ways[i].temperature = i == 0 ? 0 : 1e6f;
+	}
+	ways[2].top_k = 40;
+	ways[3].top_p = 0.9999f;
+	ways[4].repetition_penalty = 1e9f;
+	ways[5].bias = &bias;
+	ways[5].n_bias = 1;
+	for (int i = 0; i < 6; i++) {
+		for (uint32_t position = 0; position < 50; position++) {
+			int32_t token;
+			CHECK(sample_token(s, logits, &ways[i], history, 3, NULL, 0, 0, position,
+			                &token));
+			CHECK(token == 1500 || token == 2999);
+		}
+	}
+	sampler_destroy(s);
+}
+
+TEST(where_all_logits_are_minus_infinity_there_is_none_to_draw) {
+	enum { N = 1500 };
+	float logits[N], logprob;
+	for (int i = 0; i < N; i++)
+		logits[i] = -INFINITY;
+	struct sampler *s = sampler_for(ops_c(), N);
+	int32_t token;
+	CHECK(!sample_token(s, logits, &plain, NULL, 0, NULL, 0, 0, 0, &token));
+	CHECK(!sample_logprobs(s, logits, 0, 0, &logprob, NULL, NULL));
+	sampler_destroy(s);
+}
+
+TEST(log_probabilities_do_not_mind_minus_infinity) {
+	enum { N = 3000 };
+	float logits[N], logprob;
+	for (int i = 0; i < N; i++)
+		logits[i] = i == 1500 || i == 2999 ? 7 : -INFINITY;
+	struct sampler *s = sampler_for(ops_c(), N);
+	int rank;
+	CHECK(sample_logprobs(s, logits, 2999, 0, &logprob, NULL, &rank));
+	CHECK(fabsf(logprob + 0.6931472f) < 1e-6f);
+	CHECK_INT(rank, 1);
+	CHECK(sample_logprobs(s, logits, 4, 0, &logprob, NULL, NULL));
+	CHECK(logprob == -INFINITY);
+	sampler_destroy(s);
+}
+
+TEST(scores_that_are_log_probabilities_are_taken_as_they_are) {
+	const float logits[] = { -3, -0.25f, -INFINITY };
+	float logprob;
+	struct token_logprob top[2];
+	struct sampler *s = sampler_for(ops_c(), 3);
+	sampler_take_logprobs(s);
+	CHECK(sample_logprobs(s, logits, 0, 2, &logprob, top, NULL));
+	CHECK(logprob == -3);
+	CHECK(top[0].token == 1 && top[0].logprob == -0.25f);
+	CHECK(top[1].token == 0 && top[1].logprob == -3);
 	sampler_destroy(s);
 }
 
