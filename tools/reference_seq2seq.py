@@ -185,6 +185,27 @@ class Seq2Seq:
         return sorted(finished, key=lambda found: -found[0])
 
 
+def prune(source, plans, out):
+    """Write a folder that holds only the plans' layers, renumbered."""
+    config, kept = folder.read_config(source), {}
+    place = {side: {old: new for new, old in enumerate(plan)}
+             for side, plan in zip(("encoder", "decoder"), plans)}
+    for name, value in folder.read_weights(source).items():
+        parts = name.split(".")
+        if parts[1] == "layers":
+            if int(parts[2]) not in place[parts[0]]:
+                continue
+            parts[2] = str(place[parts[0]][int(parts[2])])
+        kept[".".join(parts)] = value
+    for side in place:
+        config[side]["num_hidden_layers"] = len(place[side])
+    os.makedirs(out, exist_ok=True)
+    folder.write_json(config, os.path.join(out, "config.json"))
+    dtype = {"float16": "F16", "bfloat16": "BF16"}.get(config.get("torch_dtype"), "F32")
+    folder.write_weights(out, kept, dtype)
+    folder.copy_tokenizer(source, out)
+
+
 def answer(model, source, target, plans, max_len):
     """One case of seq2seq.json."""
     encoded = model.encode(source, plans[0])[-1]
@@ -236,6 +257,7 @@ def main():
     for side in ("encoder", "decoder"):
         add(f"--{side}-layers", default="", help="comma list of the layers to run")
         add(f"--{side}-depth", type=int, help="how many to run, by the even rule; default: all")
+    add("--prune-to", default="", help="folder to write with the chosen layers only")
     add("--beam", type=int, default=5)
     add("--lenpen", type=float, default=1.0)
     add("--max-len-a", type=float, default=1.0, help="most tokens: a * source + b, then </s>")
@@ -251,6 +273,9 @@ def main():
         most = min(int(args.max_len_a * len(source) + args.max_len_b),
                    model.facts["decoder"]["context"] - 1)
         return model.beam(source, plans, args.beam, args.lenpen, most)
+    if args.prune_to:
+        prune(args.folder, plans, args.prune_to)
+        return
     if args.goldens:
         with open(args.goldens, "w", encoding="utf-8") as out:
             text = json.dumps(goldens(model, len(model.output)))
