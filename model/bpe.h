@@ -2,9 +2,8 @@
 /*
  * Byte-level byte-pair encoding: one piece of text (a word, as pretoken cuts them) to ids.
  *
- * Sennrich, Haddow, Birch 2016, over bytes as in GPT-2: begin with one symbol for each byte; while
- * some neighbours have a merge, merge those whose merge has the lowest rank, the leftmost first. A
- * heap makes this O(n log n) in the bytes of the piece. Immutable after bpe_seal.
+ * Over bytes as in GPT-2: begin with one symbol for each byte, then merge (merges.h): O(n log n) in
+ * the bytes of the piece. Immutable after bpe_seal.
  */
 #ifndef FATHOM_MODEL_BPE_H
 #define FATHOM_MODEL_BPE_H
@@ -13,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "model/merges.h"
 #include "model/vocab.h"
 
 struct bpe;
@@ -21,13 +21,7 @@ struct bpe_options {
 	bool ignore_merges; /* a piece that is a token becomes it, whatever the merges say */
 	int32_t unk;        /* stands for a byte that the vocabulary lacks; -1: none */
 	bool fuse_unk;      /* one `unk` for a run of such bytes */
-};
-
-/* Scratch of one thread; zero it first. Grows as needed. */
-struct bpe_scratch {
-	struct bpe_symbol *symbols; /* [capacity] */
-	uint64_t *heap;             /* [2 * capacity] */
-	size_t capacity;
+	enum merges_order order;
 };
 
 /* `vocab` must be complete and must outlive the bpe. NULL if memory ran out. */
@@ -49,9 +43,7 @@ bool bpe_seal(struct bpe *b, const struct bpe_options *options, char *err, size_
  * Encodes one piece, writing at most `len` ids to tokens[0..cap). Any bytes are allowed. False if
  * cap is too small or memory ran out.
  */
-bool bpe_encode(const struct bpe *b, struct bpe_scratch *scratch, const char *piece, size_t len,
+bool bpe_encode(const struct bpe *b, struct merges_scratch *scratch, const char *piece, size_t len,
                 int32_t *tokens, size_t cap, size_t *ret_count);
-
-void bpe_scratch_finish(struct bpe_scratch *scratch);
 
 #endif

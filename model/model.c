@@ -125,16 +125,29 @@ static bool read_plans_file(struct model *m, const char *dir, char *err, size_t 
 	return ok;
 }
 
-static bool open_tokenizer(struct model *m, const char *dir, char *err, size_t errlen) {
+static bool fits(const struct tokenizer *t, int vocab, const char *key, char *err, size_t errlen) {
+	if (tokenizer_size(t) <= vocab)
+		return true;
+	snprintf(err, errlen, "config.json: \"%s\" is %d, but the tokenizer knows ids up to %d",
+	                key, vocab, tokenizer_size(t) - 1);
+	return false;
+}
+
+static bool open_tokenizers(struct model *m, const char *dir, char *err, size_t errlen) {
 	m->tokenizer = tokenizer_open(dir, err, errlen);
 	if (!m->tokenizer)
 		return false;
-	if (tokenizer_size(m->tokenizer) <= m->facts.vocab)
-		return true;
-	snprintf(err, errlen,
-	                "config.json: \"vocab_size\" is %d, but the tokenizer knows ids up to %d",
-	                m->facts.vocab, tokenizer_size(m->tokenizer) - 1);
-	return false;
+	m->target_tokenizer = m->tokenizer;
+	if (m->facts.kind != KIND_SEQ2SEQ)
+		return fits(m->tokenizer, m->facts.vocab, "vocab_size", err, errlen);
+	struct tokenizer *target = tokenizer_open_target(dir, err, errlen);
+	if (target)
+		m->target_tokenizer = target;
+	else if (err[0])
+		return false;
+	return fits(m->tokenizer, m->facts.stack[STACK_ENCODER].vocab, "source_vocab_size", err,
+	                       errlen)
+	                && fits(m->target_tokenizer, m->facts.vocab, "vocab_size", err, errlen);
 }
 
 /* ---- the model ---- */
@@ -147,7 +160,7 @@ static bool open_parts(struct model *m, const char *dir, const struct model_opti
 	if (!read_config(m, dir, err, errlen) || !read_generation(m, dir, err, errlen)
 	                || !read_quality_file(m, dir, err, errlen)
 	                || !read_plans_file(m, dir, err, errlen)
-	                || !open_tokenizer(m, dir, err, errlen)
+	                || !open_tokenizers(m, dir, err, errlen)
 	                || !weights_load(dir, &m->facts, m->ops, options->threads, &m->weights, err,
 	                                errlen))
 		return false;
@@ -174,6 +187,8 @@ void model_close(struct model *model) {
 	if (!model)
 		return;
 	weights_finish(&model->weights);
+	if (model->target_tokenizer != model->tokenizer)
+		tokenizer_close(model->target_tokenizer);
 	tokenizer_close(model->tokenizer);
 	free(model->quality);
 	free(model->tuned);

@@ -18,7 +18,10 @@
 #include "model/tokenizer.h"
 #include "model/vocab.h"
 
-enum { TOKENIZER_MAX_AROUND = 8 };
+enum {
+	TOKENIZER_MAX_AROUND = 8,
+	TOKENIZER_MAX_FILE = 256 << 20,
+};
 
 /* Ids that add_special puts before, or after, a text. */
 struct tokenizer_around {
@@ -26,22 +29,86 @@ struct tokenizer_around {
 	int count;
 };
 
-struct tokenizer {
-	struct vocab *vocab; /* added tokens included */
-	struct bpe *bpe;
-	struct pretoken *pretoken;
-	struct added *added;
-	bool prefix_space; /* a stretch that does not begin with a space gets one */
-	struct tokenizer_around before, after;
-	struct bpe_options bpe_options;
-	uint8_t *special; /* [ceil(vocab_size / 8)] bits; made by tokenizer.c */
-};
-
 /* The text of one file; NULL: the folder has none. Texts are NUL-terminated beyond `len`. */
 struct tokenizer_text {
 	const char *text;
 	size_t len;
 };
+
+/* How two texts stand: before, the first, between, the second, after. */
+struct tokenizer_pair {
+	bool present;
+	bool typed;        /* the model has token types */
+	int between_first; /* how many of `between` belong to the first segment */
+	struct tokenizer_around before, between, after;
+};
+
+/* Ids while they are written. */
+struct tokenizer_ids {
+	int32_t *tokens;
+	size_t cap, count;
+};
+
+/* False if there is no room. */
+bool tokenizer_put(struct tokenizer_ids *ids, int32_t id);
+
+/* What differs between the kinds of tokenizer. */
+struct tokenizer_kind {
+	/* Appends the ids of a text, without those that add_special adds. */
+	bool (*encode)(const struct tokenizer *t, const char *text, size_t len, bool pretokenized,
+	                struct tokenizer_ids *ids);
+	const char *(*bytes)(const struct tokenizer *t, int32_t id, size_t *ret_len);
+	/* Streams; `s` is all zero at the beginning, but for what stream_begin (may be NULL) does. */
+	void (*stream_begin)(const struct tokenizer *t, struct tokenizer_stream *s, bool words);
+	size_t (*stream_add)(const struct tokenizer *t, struct tokenizer_stream *s, int32_t id,
+	                char *out);
+	size_t (*stream_end)(const struct tokenizer *t, struct tokenizer_stream *s, char *out);
+	/* Frees what the kind has put into the tokenizer, which may be half-built. */
+	void (*destroy)(struct tokenizer *t);
+};
+
+extern const struct tokenizer_kind tokenizer_byte_level, tokenizer_fairseq;
+
+struct tokenizer {
+	const struct tokenizer_kind *kind;
+	struct tokenizer_around before, after;
+	struct tokenizer_pair pair;
+	int32_t size;     /* one more than the largest id */
+	size_t longest;   /* bytes of the longest token */
+	size_t room;      /* most bytes that a stream gives at once */
+	size_t growth;    /* ids that one byte of text can become */
+	size_t per_text;  /* ids that a text can have beyond those */
+	uint8_t *special; /* [ceil(size / 8)] bits */
+	bool needs_words; /* takes pretokenised text only */
+
+	/* Byte-level BPE. */
+	struct vocab *vocab; /* added tokens included */
+	struct bpe *bpe;
+	struct pretoken *pretoken;
+	struct added *added;
+	bool prefix_space; /* a stretch that does not begin with a space gets one */
+	struct bpe_options bpe_options;
+
+	struct fairseq *fairseq;
+};
+
+/*
+ * A tokenizer of this kind with nothing in it; NULL with a sentence. free() is not enough, close it.
+ */
+struct tokenizer *tokenizer_create(const struct tokenizer_kind *kind, char *err, size_t errlen);
+/* Makes the bits of special ids, all clear, once `size` is known. False with a sentence. */
+bool tokenizer_make_special(struct tokenizer *t, char *err, size_t errlen);
+void tokenizer_mark_special(struct tokenizer *t, int32_t id);
+
+/* Reads a file of the folder if it is there; false only if it is and cannot be read. */
+bool tokenizer_read_text(const char *dir, const char *name, struct tokenizer_text *text, char *err,
+                size_t errlen);
+
+/* Opens a folder of this kind. */
+struct tokenizer *tokenizer_open_byte_level(const char *dir, char *err, size_t errlen);
+/* `target`: the tokenizer of answers; NULL with an empty sentence if the folder has only one. */
+struct tokenizer *tokenizer_open_fairseq(const char *dir, bool target, char *err, size_t errlen);
+#define TOKENIZER_FAIRSEQ_FILE "fathom_tokenizer.json"
 
 /* Reads tokenizer.json. */
 bool tokenizer_read_json(struct tokenizer *t, struct tokenizer_text json, char *err, size_t errlen);
@@ -56,7 +123,7 @@ struct tokenizer_folder {
 bool tokenizer_read_folder(struct tokenizer *t, const struct tokenizer_folder *folder, char *err,
                 size_t errlen);
 
-/* A whole tokenizer from the contents of files; NULL with a sentence. */
+/* A whole byte-level tokenizer from the contents of files; NULL with a sentence. */
 struct tokenizer *tokenizer_parse_json(struct tokenizer_text json, char *err, size_t errlen);
 struct tokenizer *tokenizer_parse_folder(
                 const struct tokenizer_folder *folder, char *err, size_t errlen);

@@ -22,7 +22,7 @@ static bool init_arrays(struct batch *b) {
 	b->rows = calloc((size_t)b->limits.max_rows, sizeof *b->rows);
 	b->wants = calloc((size_t)b->limits.max_rows, sizeof *b->wants);
 	b->logit_rows = calloc((size_t)b->max_logit_rows, sizeof *b->logit_rows);
-	b->scratch = malloc(DETOKENISE_SCRATCH(tokenizer_longest(b->model->tokenizer)));
+	b->scratch = malloc(detokenise_scratch(b->model->target_tokenizer));
 	return b->rows && b->wants && b->logit_rows && b->scratch;
 }
 

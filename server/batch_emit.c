@@ -10,12 +10,18 @@
 
 void batch_end_choice(struct batch *b, struct ticket *t, int choice, enum finish finish,
                 enum finish_detail detail) {
+	const struct request *request = &t->job->request;
 	struct run_choice *c = &t->choices[choice];
 	struct choice_progress *progress = &t->progress[choice];
 	if (progress->finish != FINISH_NONE)
 		return;
 	batch_close(b, &c->sequence);
-	detokenise_end(&c->text);
+	if (detokenise_end(&c->text, b->scratch)) {
+		int *stop = &t->job->choices[choice].stop_index;
+		*stop = detokenise_stop(
+		                &c->text, request->stops, request->stop_lens, request->n_stops);
+		finish = *stop >= 0 ? FINISH_STOP : finish;
+	}
 	progress->text_len = c->text.len;
 	progress->finish = finish;
 	progress->detail = detail;
@@ -156,13 +162,10 @@ static bool note_logprob(
 }
 
 static void add_text(struct batch *b, struct ticket *t, int choice, int32_t token, bool ends) {
-	const struct tokenizer *tokenizer = b->model->tokenizer;
 	struct run_choice *c = &t->choices[choice];
 	struct choice *out = &t->job->choices[choice];
-	size_t len = 0;
-	const char *bytes = tokenizer_bytes(tokenizer, token, &len);
-	if (bytes && !ends && !tokenizer_is_special(tokenizer, token))
-		detokenise_add(&c->text, bytes, len, b->scratch);
+	if (!ends)
+		detokenise_add(&c->text, token, b->scratch);
 	if (out->token_text_end)
 		out->token_text_end[t->progress[choice].n_tokens] = c->text.len;
 }

@@ -6,13 +6,26 @@
 
 #include "model/unicode.h"
 
-void detokenise_begin(struct detokeniser *d, char *text) {
-	*d = (struct detokeniser){ .text = text };
+enum { TORN = sizeof((struct detokeniser *)0)->torn };
+
+size_t detokenise_scratch(const struct tokenizer *t) {
+	return tokenizer_stream_room(t) + TORN;
 }
 
-void detokenise_add(struct detokeniser *d, const char *bytes, size_t len, char *scratch) {
+void detokenise_begin(struct detokeniser *d, const struct tokenizer *t, bool words, char *text) {
+	d->tokenizer = t;
+	d->text = text;
+	d->len = d->n_torn = d->searched = 0;
+	d->cut = false;
+	if (words)
+		tokenizer_stream_begin_words(t, &d->stream);
+	else
+		tokenizer_stream_begin(t, &d->stream);
+}
+
+/* Appends what is whole of the torn bytes and `len` more, which lie behind them in `scratch`. */
+static void append(struct detokeniser *d, char *scratch, size_t len) {
 	memcpy(scratch, d->torn, d->n_torn);
-	memcpy(scratch + d->n_torn, bytes, len);
 	len += d->n_torn;
 	size_t whole = unicode_complete(scratch, len);
 	d->len += unicode_mend(scratch, whole, d->text + d->len);
@@ -20,9 +33,19 @@ void detokenise_add(struct detokeniser *d, const char *bytes, size_t len, char *
 	memcpy(d->torn, scratch + whole, d->n_torn);
 }
 
-void detokenise_end(struct detokeniser *d) {
+void detokenise_add(struct detokeniser *d, int32_t token, char *scratch) {
+	append(d, scratch,
+	                tokenizer_stream_add(d->tokenizer, &d->stream, token, scratch + d->n_torn));
+}
+
+bool detokenise_end(struct detokeniser *d, char *scratch) {
+	if (d->cut)
+		return false;
+	size_t held = tokenizer_stream_end(d->tokenizer, &d->stream, scratch + d->n_torn);
+	append(d, scratch, held);
 	d->len += unicode_mend(d->torn, d->n_torn, d->text + d->len);
 	d->n_torn = 0;
+	return held > 0;
 }
 
 void detokenise_skip(struct detokeniser *d) {
@@ -45,6 +68,7 @@ int detokenise_stop(struct detokeniser *d, char *const *stops, const size_t *len
 	if (first) {
 		d->len = (size_t)(first - d->text);
 		d->n_torn = 0;
+		d->cut = true;
 	}
 	d->searched = d->len;
 	return found;

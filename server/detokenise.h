@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tokens become text, one at a time: bytes that begin a character wait for the rest of it, and text
- * that may begin a stop string is held back until that is decided. Pure; allocates nothing.
+ * Tokens become text, one at a time, as the tokenizer joins them: bytes that begin a character wait
+ * for the rest of it, and text that may begin a stop string is held back until that is decided.
+ * Pure; allocates nothing.
  */
 #ifndef FATHOM_SERVER_DETOKENISE_H
 #define FATHOM_SERVER_DETOKENISE_H
@@ -9,25 +10,36 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "model/tokenizer.h"
+
 struct detokeniser {
+	const struct tokenizer *tokenizer;
+	struct tokenizer_stream stream;
 	char *text; /* well-formed; not owned */
 	size_t len;
 	char torn[4]; /* the start of a character */
 	size_t n_torn;
 	size_t searched; /* no stop string ends before here */
+	bool cut;        /* at a stop string: what the tokenizer holds back is not wanted */
 };
 
-/* Bytes of scratch that detokenise_add needs for a token of `longest` bytes. */
-#define DETOKENISE_SCRATCH(longest) ((longest) + 4)
+/* Bytes of scratch that detokenise_add and detokenise_end need. */
+size_t detokenise_scratch(const struct tokenizer *t);
 
-/* `text` has room for three times the bytes of all tokens to come, and 16 more. */
-void detokenise_begin(struct detokeniser *d, char *text);
+/*
+ * `text` has room for three times tokenizer_longest for each token to come, and 16 more. `words`: as
+ * the model writes them, nothing detokenised.
+ */
+void detokenise_begin(struct detokeniser *d, const struct tokenizer *t, bool words, char *text);
 
-/* Appends a token's bytes. Ill-formed bytes become U+FFFD. */
-void detokenise_add(struct detokeniser *d, const char *bytes, size_t len, char *scratch);
+/* Appends what a token adds to the text. Ill-formed bytes become U+FFFD. */
+void detokenise_add(struct detokeniser *d, int32_t token, char *scratch);
 
-/* After the last token: the torn start of a character becomes U+FFFD. */
-void detokenise_end(struct detokeniser *d);
+/*
+ * After the last token: what the tokenizer held back is appended, and the torn start of a character
+ * becomes U+FFFD. Whether anything was held back: a stop string may end in it.
+ */
+bool detokenise_end(struct detokeniser *d, char *scratch);
 
 /* Stop strings that end in the text added since the last call will not be looked for. */
 void detokenise_skip(struct detokeniser *d);

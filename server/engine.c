@@ -237,7 +237,7 @@ bool engine_submit(struct engine *engine, struct job *job, struct error *e) {
 	if (!may_join(engine, &v, job, now_ns, e))
 		return false;
 	job->times.queued_ns = now_ns;
-	struct ticket *t = ticket_create(job);
+	struct ticket *t = ticket_create(job, engine->model->target_tokenizer);
 	if (!t)
 		return error_set(e, ERROR_INTERNAL, "", "The server has no memory for this job.");
 	t->tokens = admission_tokens(job);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct ticket *ticket_create(struct job *job) {
+struct ticket *ticket_create(struct job *job, const struct tokenizer *answers) {
 	struct ticket *t = calloc(1, sizeof *t);
 	if (!t)
 		return NULL;
@@ -21,7 +21,7 @@ struct ticket *ticket_create(struct job *job) {
 	}
 	t->report.times = job->times;
 	for (int i = 0; i < job->n_choices; i++)
-		detokenise_begin(&t->choices[i].text, job->choices[i].text);
+		detokenise_begin(&t->choices[i].text, answers, false, job->choices[i].text);
 	return t;
 }
 

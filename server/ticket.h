@@ -72,8 +72,11 @@ struct ticket {
 	enum error_code cancel; /* ERROR_NONE: go on */
 };
 
-/* A ticket for a job that is ready to be submitted; NULL if memory ran out. */
-struct ticket *ticket_create(struct job *job);
+/*
+ * A ticket for a job that is ready to be submitted, with `answers`, the tokenizer of what is
+ * generated; NULL if memory ran out.
+ */
+struct ticket *ticket_create(struct job *job, const struct tokenizer *answers);
 void ticket_destroy(struct ticket *t);
 
 /* The prompt that a choice belongs to while it runs. */

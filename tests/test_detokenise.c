@@ -3,11 +3,33 @@
 #include "server/detokenise.h"
 
 #include "tests/check.h"
+#include "tests/toy_tokenizer.h"
 
 static char text[4096], scratch[1024];
 
+/* A tokenizer whose ids are bytes. */
+static const struct tokenizer *bytes(void) {
+	static struct tokenizer *t;
+	if (!t) {
+		toy_make();
+		toy_json("", "", "", "");
+		t = toy_open();
+		CHECK(detokenise_scratch(t) <= sizeof scratch);
+	}
+	return t;
+}
+
+static void begin(struct detokeniser *d) {
+	detokenise_begin(d, bytes(), false, text);
+}
+
+static void add_bytes(struct detokeniser *d, const char *s, size_t len) {
+	for (size_t i = 0; i < len; i++)
+		detokenise_add(d, (unsigned char)s[i], scratch);
+}
+
 static void add(struct detokeniser *d, const char *s) {
-	detokenise_add(d, s, strlen(s), scratch);
+	add_bytes(d, s, strlen(s));
 }
 
 static bool is(const struct detokeniser *d, const char *expected) {
@@ -38,7 +60,7 @@ static int stop(struct detokeniser *d) {
 
 TEST(a_character_torn_between_tokens_appears_whole) {
 	struct detokeniser d;
-	detokenise_begin(&d, text);
+	begin(&d);
 	add(&d, "a\xe2");
 	CHECK(is(&d, "a"));
 	add(&d, "\x82");
@@ -49,16 +71,16 @@ TEST(a_character_torn_between_tokens_appears_whole) {
 
 TEST(a_character_never_completed_becomes_a_replacement_at_the_end) {
 	struct detokeniser d;
-	detokenise_begin(&d, text);
+	begin(&d);
 	add(&d, "ok\xf0\x9f\x98");
 	CHECK(is(&d, "ok"));
-	detokenise_end(&d);
+	detokenise_end(&d, scratch);
 	CHECK(is(&d, "ok\xef\xbf\xbd"));
 }
 
 TEST(a_torn_character_followed_by_another_becomes_a_replacement) {
 	struct detokeniser d;
-	detokenise_begin(&d, text);
+	begin(&d);
 	add(&d, "\xe2\x82");
 	add(&d, "x\xff");
 	add(&d, "y");
@@ -67,7 +89,7 @@ TEST(a_torn_character_followed_by_another_becomes_a_replacement) {
 
 TEST(a_stop_string_across_tokens_cuts_the_text) {
 	struct detokeniser d;
-	detokenise_begin(&d, text);
+	begin(&d);
 	use_stops(1, "END", NULL);
 	add(&d, "one E");
 	CHECK_INT(stop(&d), -1);
@@ -82,7 +104,7 @@ TEST(a_stop_string_across_tokens_cuts_the_text) {
 
 TEST(a_held_beginning_is_shown_when_it_goes_on_otherwise) {
 	struct detokeniser d;
-	detokenise_begin(&d, text);
+	begin(&d);
 	use_stops(1, "END", NULL);
 	add(&d, "EN");
 	CHECK_INT(shown(&d), 0);
@@ -96,7 +118,7 @@ TEST(a_held_beginning_is_shown_when_it_goes_on_otherwise) {
 
 TEST(of_two_stop_strings_the_first_in_the_text_wins) {
 	struct detokeniser d;
-	detokenise_begin(&d, text);
+	begin(&d);
 	use_stops(2, "late", "ear");
 	add(&d, "an early or late one");
 	CHECK_INT(stop(&d), 1);
@@ -105,7 +127,7 @@ TEST(of_two_stop_strings_the_first_in_the_text_wins) {
 
 TEST(stop_strings_before_the_least_length_are_passed_over) {
 	struct detokeniser d;
-	detokenise_begin(&d, text);
+	begin(&d);
 	use_stops(2, "a", "bcd");
 	add(&d, "a bc");
 	detokenise_skip(&d);
@@ -118,7 +140,7 @@ TEST(stop_strings_before_the_least_length_are_passed_over) {
 
 TEST(a_stop_string_may_begin_before_the_least_length) {
 	struct detokeniser d;
-	detokenise_begin(&d, text);
+	begin(&d);
 	use_stops(1, "bcd", NULL);
 	add(&d, "a bc");
 	detokenise_skip(&d);
@@ -150,21 +172,21 @@ TEST(random_pieces_end_as_the_whole_would) {
 			end = (size_t)(b - whole);
 
 		struct detokeniser d;
-		detokenise_begin(&d, text);
+		begin(&d);
 		size_t at = 0, before = 0;
 		int found = -1;
 		while (at < strlen(whole) && found < 0) {
 			size_t piece = 1 + ((state = state * 1103515245u + 12345u) >> 16) % 3;
 			if (piece > strlen(whole) - at)
 				piece = strlen(whole) - at;
-			detokenise_add(&d, whole + at, piece, scratch);
+			add_bytes(&d, whole + at, piece);
 			at += piece;
 			found = stop(&d);
 			size_t now = found >= 0 ? d.len : shown(&d);
 			CHECK(now >= before);
 			before = now;
 		}
-		detokenise_end(&d);
+		detokenise_end(&d, scratch);
 		/* A piece may hold the end of both; the one that begins first must win. */
 		CHECK_INT(d.len, end);
 		CHECK((found >= 0) == (a || b));
