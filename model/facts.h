@@ -3,9 +3,9 @@
  * Facts: what config.json says about a checkpoint, in the terms of the one parametrised block.
  * Immutable.
  *
- * A family (HF opt, HF gpt2, our own fathom_lm, later encoders and encoder-decoders) is a way to
- * read config.json into facts (facts.c) and a table that says which tensor fills which slot
- * (family.c). Nothing else in the engine knows which family it runs.
+ * A family (Hugging Face's opt, bert, bart, ..., our own three) is a way to read config.json into
+ * facts (facts_lm.c, facts_encoder.c, facts_seq2seq.c) and a table that says which tensor fills
+ * which slot (family.c). Nothing else in the engine knows which family it runs.
  */
 #ifndef FATHOM_MODEL_FACTS_H
 #define FATHOM_MODEL_FACTS_H
@@ -38,7 +38,12 @@ enum model_kind {
 	KIND_SEQ2SEQ, /* an encoder and a decoder: from a source text to a target text */
 };
 enum norm_place { NORM_PRE, NORM_POST };
-enum positions { POSITIONS_NONE, POSITIONS_LEARNED, POSITIONS_SINUSOIDAL };
+enum positions {
+	POSITIONS_NONE,
+	POSITIONS_LEARNED,
+	POSITIONS_SINUSOIDAL,        /* fairseq's: frequencies 10000^(-j / (dim/2 - 1)) */
+	POSITIONS_SINUSOIDAL_MARIAN, /* 10000^(-2j / dim) */
+};
 
 /* One stack of equal layers, and how its input is embedded. */
 struct stack_facts {
@@ -57,9 +62,11 @@ struct stack_facts {
 	int context;         /* most tokens of one text in this stack */
 	int vocab;           /* rows of its token embedding */
 	int token_types;     /* segment embeddings (BERT's text pairs); 0: none */
-	bool cross;          /* every layer also attends to the encoder's output */
-	float embed_scale;   /* multiplies the token embedding */
-	float layerdrop;     /* the rate it was trained with; 0: not, or unknown */
+	int constant_types; /* rows of a table of which every token takes row 0: the loader adds it to
+	                      * the positions; token_types is then 0 */
+	bool cross;         /* every layer also attends to the encoder's output */
+	float embed_scale; /* multiplies the token embedding */
+	float layerdrop;   /* the rate it was trained with; 0: not, or unknown */
 };
 
 enum { MAX_BANDS = 8, MAX_CLASSIFIERS = 16 };
@@ -103,8 +110,8 @@ struct facts {
 	int32_t mask;          /* the masked token of an encoder; -1: none */
 	int32_t decoder_start; /* seq2seq: the decoder's first input */
 	int32_t forced_bos;    /* seq2seq: the first token of every answer; -1: none */
-	bool mean_pooling;     /* encoder: embeddings are the mean of all tokens, else the first's */
-	int n_eos;             /* further end symbols: generation_config.json may list several */
+	bool mean_pooling; /* encoder: embeddings are the mean of all tokens, else the first's */
+	int n_eos;         /* further end symbols: generation_config.json may list several */
 	int32_t eos_ids[8];
 	enum plan_rule plan_rule; /* the folder's own rule (`fathom_plan_rule` in config.json), else EVEN */
 };
@@ -129,17 +136,25 @@ struct generation_defaults {
 bool facts_parse(const char *json, size_t len, struct facts *ret_facts, char *err, size_t errlen);
 
 /*
- * Adds what generation_config.json says (end symbols to `facts`, sampling to `ret_defaults`). json
- * may be NULL.
+ * Adds what generation_config.json says (end symbols, and of a seq2seq the decoder's start and
+ * forced first token, to `facts`; sampling and beams to `ret_defaults`). json may be NULL.
  */
 bool facts_parse_generation(const char *json, size_t len, struct facts *facts,
+                struct generation_defaults *ret_defaults, char *err, size_t errlen);
+
+/*
+ * The defaults of a seq2seq folder without generation_config.json: beams and length penalty, which
+ * older folders keep in config.json.
+ */
+bool facts_parse_old_generation(const char *json, size_t len, struct facts *facts,
                 struct generation_defaults *ret_defaults, char *err, size_t errlen);
 
 const char *facts_family_name(enum family family);
 
 /*
  * Trainable parameters of the sub-network that keeps `depth` layers per stack, tied tensors counted
- * once.
+ * once, computed tables not at all: fairseq's "num. model params". Of a Hugging Face folder, the
+ * sum over what is used (not, for instance, a pooler that feeds no head).
  */
 uint64_t facts_parameters(const struct facts *facts, const int depth[STACKS]);
 

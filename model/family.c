@@ -1,144 +1,214 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Families: the binding tables, and the shapes that follow from the facts. */
+/* Families: names built from bindings, and the shapes that follow from the facts. */
 #include "model/family.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* clang-format off */
-#define MATRIX(slot, name) { slot, ROLE_MATRIX, name, WHOLE, false, false }
-#define OUTPUT_MATRIX(name) { SLOT_OUTPUT, ROLE_MATRIX, name, WHOLE, false, true }
-#define NORM(slot, name) \
-	{ slot, ROLE_GAIN, name ".weight", WHOLE, false, false }, \
-	{ slot, ROLE_BIAS, name ".bias", WHOLE, false, false }
-#define LINEAR(slot, name, third, transposed) \
-	{ slot, ROLE_MATRIX, name ".weight", third, transposed, false }, \
-	{ slot, ROLE_BIAS, name ".bias", third, false, false }
-
-#define FAIRSEQ_LAYER \
-	LINEAR(SLOT_QKV, "self_attn.q_proj", THIRD_Q, false), \
-	LINEAR(SLOT_QKV, "self_attn.k_proj", THIRD_K, false), \
-	LINEAR(SLOT_QKV, "self_attn.v_proj", THIRD_V, false), \
-	LINEAR(SLOT_OUT, "self_attn.out_proj", WHOLE, false), \
-	NORM(SLOT_ATTN_NORM, "self_attn_layer_norm"), \
-	LINEAR(SLOT_UP, "fc1", WHOLE, false), \
-	LINEAR(SLOT_DOWN, "fc2", WHOLE, false), \
-	NORM(SLOT_FFN_NORM, "final_layer_norm")
-/* clang-format on */
-
-/* Hugging Face OPT: fairseq's names, with a final norm of its own name. */
-static const struct binding opt[] = {
-	MATRIX(SLOT_EMBEDDING, "decoder.embed_tokens.weight"),
-	MATRIX(SLOT_POSITIONS, "decoder.embed_positions.weight"),
-	NORM(SLOT_FINAL_NORM, "decoder.final_layer_norm"),
-	OUTPUT_MATRIX("lm_head.weight"),
-	FAIRSEQ_LAYER,
-};
-
-/* fairseq's transformer_lm with a plain embedding and softmax. */
-static const struct binding fathom_lm[] = {
-	MATRIX(SLOT_EMBEDDING, "decoder.embed_tokens.weight"),
-	MATRIX(SLOT_POSITIONS, "decoder.embed_positions.weight"),
-	NORM(SLOT_EMBEDDING_NORM, "decoder.layernorm_embedding"),
-	NORM(SLOT_FINAL_NORM, "decoder.layer_norm"),
-	MATRIX(SLOT_OUTPUT, "decoder.output_projection.weight"),
-	FAIRSEQ_LAYER,
-};
-
-/* Hugging Face GPT-2: Conv1D stores [in, out], and c_attn holds queries, keys and values. */
-static const struct binding gpt2[] = {
-	MATRIX(SLOT_EMBEDDING, "wte.weight"),
-	MATRIX(SLOT_POSITIONS, "wpe.weight"),
-	NORM(SLOT_FINAL_NORM, "ln_f"),
-	OUTPUT_MATRIX("lm_head.weight"),
-	NORM(SLOT_ATTN_NORM, "ln_1"),
-	LINEAR(SLOT_QKV, "attn.c_attn", WHOLE, true),
-	LINEAR(SLOT_OUT, "attn.c_proj", WHOLE, true),
-	NORM(SLOT_FFN_NORM, "ln_2"),
-	LINEAR(SLOT_UP, "mlp.c_fc", WHOLE, true),
-	LINEAR(SLOT_DOWN, "mlp.c_proj", WHOLE, true),
-};
-
-static const char *const model_prefixes[] = { "model.", "", NULL };
-static const char *const bare_first[] = { "", "model.", NULL };
-static const char *const transformer_prefixes[] = { "transformer.", "", NULL };
-
-const struct family_table *family_table(enum family family) {
-	static const struct family_table tables[] = {
-		[FAMILY_OPT] = { model_prefixes, "decoder.layers.", opt, sizeof opt / sizeof *opt },
-		[FAMILY_GPT2] = { transformer_prefixes, "h.", gpt2, sizeof gpt2 / sizeof *gpt2 },
-		[FAMILY_FATHOM_LM] = { bare_first, "decoder.layers.", fathom_lm,
-		                sizeof fathom_lm / sizeof *fathom_lm },
-	};
-	return &tables[family];
-}
-
 bool slot_of_layer(enum slot slot) {
 	return slot >= SLOT_ATTN_NORM;
 }
 
-bool slot_present(const struct facts *facts, enum stack stack, enum slot slot) {
-	const struct stack_facts *s = &facts->stack[stack];
+static int layer_slot_count(const struct stack_facts *s, enum slot slot) {
+	bool cross = slot >= SLOT_CROSS_NORM && slot <= SLOT_CROSS_OUT;
+	return cross && !s->cross ? 0 : s->layers;
+}
+
+/* Slots of the stack that speaks: the output, its bands and the heads. */
+static int head_slot_count(const struct facts *facts, enum slot slot) {
+	const int tails = facts->output.n > 0 ? facts->output.n - 1 : 0;
 	switch (slot) {
+	case SLOT_BAND:
+	case SLOT_BAND_PROJECT:
+		return facts->input.n;
+	case SLOT_WORDS:
+	case SLOT_CLASSES:
+		return facts->output.n > 0;
+	case SLOT_REDUCE:
+		return facts->tied_projections ? 0 : tails;
+	case SLOT_REDUCE_TIED:
+		return facts->tied_projections ? tails : 0;
+	case SLOT_TAIL:
+		return tails;
+	case SLOT_MLM_DENSE:
+	case SLOT_MLM_NORM:
+		return facts->mlm_head;
+	case SLOT_OUTPUT:
+		return facts->kind == KIND_ENCODER ? facts->mlm_head : facts->output.n == 0;
+	default:
+		return facts->n_classifiers;
+	}
+}
+
+int slot_count(const struct facts *facts, enum stack stack, enum slot slot) {
+	const struct stack_facts *s = &facts->stack[stack];
+	enum stack main_stack = facts->kind == KIND_ENCODER ? STACK_ENCODER : STACK_DECODER;
+	if (slot_of_layer(slot))
+		return layer_slot_count(s, slot);
+	switch (slot) {
+	case SLOT_EMBEDDING:
+		return stack == STACK_ENCODER || facts->input.n == 0;
 	case SLOT_POSITIONS:
 		return s->positions == POSITIONS_LEARNED;
+	case SLOT_TYPES:
+		return s->token_types > 0 || s->constant_types > 0;
 	case SLOT_EMBEDDING_NORM:
 		return s->embedding_norm;
 	case SLOT_FINAL_NORM:
 		return s->final_norm;
-	case SLOT_OUTPUT:
-		return !facts->tied_output;
 	default:
-		return true;
+		return stack == main_stack ? head_slot_count(facts, slot) : 0;
 	}
 }
 
-void slot_shape(const struct facts *facts, enum stack stack, enum slot slot, int *ret_out,
-                int *ret_in) {
-	const struct stack_facts *s = &facts->stack[stack];
-	int out = s->dim, in = s->dim;
+bool slot_tied(const struct facts *facts, enum stack stack, enum slot slot) {
 	switch (slot) {
 	case SLOT_EMBEDDING:
+		return stack == STACK_ENCODER && facts->shared_embeddings;
 	case SLOT_OUTPUT:
-		out = facts->vocab;
-		break;
-	case SLOT_POSITIONS:
-		out = s->position_offset + facts->context;
+		return facts->tied_output;
+	case SLOT_WORDS:
+	case SLOT_TAIL:
+		return facts->tied_bands;
+	default:
+		return false;
+	}
+}
+
+static int band_size(const struct band_facts *bands, int b) {
+	return bands->end[b] - (b ? bands->end[b - 1] : 0);
+}
+
+static void layer_shape(const struct facts *facts, enum stack stack, enum slot slot, int *ret_out,
+                int *ret_in) {
+	const struct stack_facts *s = &facts->stack[stack];
+	*ret_out = *ret_in = s->dim;
+	switch (slot) {
+	case SLOT_ATTN_NORM:
+	case SLOT_CROSS_NORM:
+	case SLOT_FFN_NORM:
+		*ret_in = 0;
 		break;
 	case SLOT_QKV:
-		out = 3 * s->dim;
+		*ret_out = 3 * s->dim;
+		break;
+	case SLOT_CROSS_KV:
+		*ret_out = 2 * s->dim;
+		*ret_in = facts->stack[STACK_ENCODER].dim;
 		break;
 	case SLOT_UP:
-		out = s->ffn;
+		*ret_out = s->ffn;
 		break;
 	case SLOT_DOWN:
-		in = s->ffn;
+		*ret_in = s->ffn;
+		break;
+	default:
+		break;
+	}
+}
+
+/* Of the slots that a stack has several of, but for layers. */
+static void band_shape(
+                const struct facts *facts, enum slot slot, int index, int *ret_out, int *ret_in) {
+	const struct band_facts *input = &facts->input, *output = &facts->output;
+	switch (slot) {
+	case SLOT_BAND:
+		*ret_out = band_size(input, index);
+		*ret_in = input->dim[index];
+		break;
+	case SLOT_BAND_PROJECT:
+		*ret_in = input->dim[index];
+		break;
+	case SLOT_WORDS:
+		*ret_out = output->end[0];
+		break;
+	case SLOT_CLASSES:
+		*ret_out = output->n - 1;
+		break;
+	case SLOT_REDUCE:
+	case SLOT_REDUCE_TIED:
+		*ret_out = output->dim[index + 1];
+		break;
+	case SLOT_TAIL:
+		*ret_out = band_size(output, index + 1);
+		*ret_in = output->dim[index + 1];
+		break;
+	default:
+		*ret_out = facts->classifiers[index].classes;
+		break;
+	}
+}
+
+void slot_shape(const struct facts *facts, enum stack stack, enum slot slot, int index,
+                int *ret_out, int *ret_in) {
+	const struct stack_facts *s = &facts->stack[stack];
+	if (slot_of_layer(slot)) {
+		layer_shape(facts, stack, slot, ret_out, ret_in);
+		return;
+	}
+	*ret_out = *ret_in = s->dim;
+	switch (slot) {
+	case SLOT_EMBEDDING:
+		*ret_out = s->vocab;
+		break;
+	case SLOT_OUTPUT:
+		*ret_out = facts->vocab;
+		break;
+	case SLOT_POSITIONS:
+		*ret_out = s->position_offset + s->context;
+		break;
+	case SLOT_TYPES:
+		*ret_out = s->token_types + s->constant_types;
 		break;
 	case SLOT_EMBEDDING_NORM:
 	case SLOT_FINAL_NORM:
-	case SLOT_ATTN_NORM:
-	case SLOT_FFN_NORM:
-		in = 0;
+	case SLOT_MLM_NORM:
+		*ret_in = 0;
 		break;
-	case SLOT_OUT:
-	case SLOTS:
+	case SLOT_MLM_DENSE:
+	case SLOT_CLASS_DENSE:
+		break;
+	default:
+		band_shape(facts, slot, index, ret_out, ret_in);
 		break;
 	}
-	*ret_out = out;
-	*ret_in = in;
 }
 
-void binding_name(const struct family_table *table, const char *prefix,
-                const struct binding *binding, int layer, char name[TENSOR_NAME_MAX]) {
+void part_rows(enum part part, int n_out, int *ret_first, int *ret_count) {
+	int pieces = part == WHOLE ? 1 : part <= THIRD_V ? 3 : 2;
+	int first = part == WHOLE ? 0 : (int)part - (part <= THIRD_V ? THIRD_Q : HALF_K);
+	*ret_count = n_out / pieces;
+	*ret_first = first * *ret_count;
+}
+
+/* Appends `pattern` with its #, + and @ filled in. */
+static void expand(const struct facts *facts, const char *pattern, int index, char *name,
+                size_t used) {
+	for (; *pattern && used + 1 < TENSOR_NAME_MAX; pattern++) {
+		char *at = name + used;
+		size_t room = TENSOR_NAME_MAX - used;
+		if (*pattern == '#' || *pattern == '+')
+			snprintf(at, room, "%d", index + (*pattern == '+'));
+		else if (*pattern == '@')
+			snprintf(at, room, "%s", facts->classifiers[index].name);
+		else
+			snprintf(at, room, "%c", *pattern);
+		used += strlen(at);
+	}
+}
+
+void binding_name(const struct facts *facts, const struct stack_table *table, const char *prefix,
+                const struct binding *binding, int index, char name[TENSOR_NAME_MAX]) {
+	int used;
 	if (slot_of_layer(binding->slot))
-		snprintf(name, TENSOR_NAME_MAX, "%s%s%d.%s", prefix, table->layers, layer,
-		                binding->name);
+		used = snprintf(name, TENSOR_NAME_MAX, "%s%s%d.", prefix, table->layers, index);
 	else
-		snprintf(name, TENSOR_NAME_MAX, "%s%s", binding->bare ? "" : prefix, binding->name);
+		used = snprintf(name, TENSOR_NAME_MAX, "%s", binding->bare ? "" : prefix);
+	expand(facts, binding->name, index, name, (size_t)used);
 }
 
-long family_layer_of(const struct family_table *table, const char *prefix, const char *name) {
+long family_layer_of(const struct stack_table *table, const char *prefix, const char *name) {
 	size_t n_prefix = strlen(prefix), n_layers = strlen(table->layers);
 	if (strncmp(name, prefix, n_prefix) != 0
 	                || strncmp(name + n_prefix, table->layers, n_layers) != 0)

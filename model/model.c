@@ -8,6 +8,7 @@
 
 #include "model/doc.h"
 #include "model/file.h"
+#include "model/labels.h"
 #include "model/sidecar.h"
 
 enum { MAX_JSON = 1 << 20 };
@@ -37,7 +38,7 @@ static void set_name(struct model *m, const char *dir) {
 }
 
 /* Our own keys, which any family's config.json may carry. */
-static bool read_labels(struct model *m, const char *json, size_t len, char *err, size_t errlen) {
+static bool read_own_keys(struct model *m, const char *json, size_t len, char *err, size_t errlen) {
 	struct doc *doc = doc_parse(json, len, "config.json", err, errlen);
 	if (!doc)
 		return false;
@@ -69,7 +70,8 @@ static bool read_config(struct model *m, const char *dir, char *err, size_t errl
 	if (!json)
 		return false;
 	bool ok = facts_parse(json, len, &m->facts, err, errlen)
-	                && read_labels(m, json, len, err, errlen);
+	                && read_own_keys(m, json, len, err, errlen)
+	                && labels_parse(json, len, &m->facts, &m->labels, err, errlen);
 	free(json);
 	return ok;
 }
@@ -88,21 +90,32 @@ static bool read_optional(const char *dir, const char *name, char **ret_json, si
 static bool read_generation(struct model *m, const char *dir, char *err, size_t errlen) {
 	size_t len;
 	char *json;
-	if (!read_optional(dir, "generation_config.json", &json, &len, err, errlen))
+	bool old = m->facts.kind == KIND_SEQ2SEQ && !file_exists(dir, "generation_config.json");
+	const char *file = old ? "config.json" : "generation_config.json";
+	if (!read_optional(dir, file, &json, &len, err, errlen))
 		return false;
-	bool ok = facts_parse_generation(json, len, &m->facts, &m->defaults, err, errlen);
+	bool ok = (old ? facts_parse_old_generation : facts_parse_generation)(
+	                json, len, &m->facts, &m->defaults, err, errlen);
 	free(json);
 	return ok;
+}
+
+/* Layers of each stack. */
+static void count_layers(const struct model *m, int layers[STACKS]) {
+	for (int s = 0; s < STACKS; s++)
+		layers[s] = m->facts.stack[s].layers;
 }
 
 static bool read_quality_file(struct model *m, const char *dir, char *err, size_t errlen) {
 	size_t len;
 	char *json;
+	int layers[STACKS];
+	count_layers(m, layers);
 	if (!read_optional(dir, "quality.json", &json, &len, err, errlen))
 		return false;
 	bool ok = !json
-	                || quality_parse(json, len, model_layers(m), &m->quality, &m->n_quality,
-	                                err, errlen);
+	                || quality_parse(
+	                                json, len, layers, &m->quality, &m->n_quality, err, errlen);
 	free(json);
 	return ok;
 }
@@ -110,11 +123,11 @@ static bool read_quality_file(struct model *m, const char *dir, char *err, size_
 static bool read_plans_file(struct model *m, const char *dir, char *err, size_t errlen) {
 	size_t len;
 	char *json;
+	int layers[STACKS];
+	count_layers(m, layers);
 	if (!read_optional(dir, "plans.json", &json, &len, err, errlen))
 		return false;
-	bool ok = !json
-	                || plans_parse(json, len, model_layers(m), &m->tuned, &m->n_tuned, err,
-	                                errlen);
+	bool ok = !json || plans_parse(json, len, layers, &m->tuned, &m->n_tuned, err, errlen);
 	free(json);
 	if (ok && m->facts.plan_rule == PLAN_RULE_TUNED && m->n_tuned == 0) {
 		snprintf(err, errlen,
@@ -133,11 +146,28 @@ static bool fits(const struct tokenizer *t, int vocab, const char *key, char *er
 	return false;
 }
 
+/* Hugging Face's config.json does not say which token is the mask; its tokenizers know two names. */
+static int32_t find_mask(const struct tokenizer *t) {
+	static const char *const names[] = { "<mask>", "[MASK]" };
+	for (int32_t id = tokenizer_size(t) - 1; id >= 0; id--) {
+		size_t len;
+		const char *bytes =
+		                tokenizer_is_special(t, id) ? tokenizer_bytes(t, id, &len) : NULL;
+		for (int i = 0; bytes && i < 2; i++) {
+			if (len == strlen(names[i]) && memcmp(bytes, names[i], len) == 0)
+				return id;
+		}
+	}
+	return -1;
+}
+
 static bool open_tokenizers(struct model *m, const char *dir, char *err, size_t errlen) {
 	m->tokenizer = tokenizer_open(dir, err, errlen);
 	if (!m->tokenizer)
 		return false;
 	m->target_tokenizer = m->tokenizer;
+	if (m->facts.mlm_head && m->facts.mask < 0)
+		m->facts.mask = find_mask(m->tokenizer);
 	if (m->facts.kind != KIND_SEQ2SEQ)
 		return fits(m->tokenizer, m->facts.vocab, "vocab_size", err, errlen);
 	struct tokenizer *target = tokenizer_open_target(dir, err, errlen);
@@ -190,6 +220,7 @@ void model_close(struct model *model) {
 	if (model->target_tokenizer != model->tokenizer)
 		tokenizer_close(model->target_tokenizer);
 	tokenizer_close(model->tokenizer);
+	labels_free(model->labels, &model->facts);
 	free(model->quality);
 	free(model->tuned);
 	free(model);
@@ -249,10 +280,24 @@ bool model_subnet_pair(const struct model *model, enum plan_rule rule, const int
 	return true;
 }
 
+static size_t matrix_size(const struct model *model, const struct matrix *m) {
+	return m->data ? model->ops->matrix_bytes(m->n_out, m->n_in) : 0;
+}
+
+/* Of a seq2seq's layer, what is read once per source and not in every step. */
+static size_t source_bytes(const struct model *model) {
+	const struct layer_weights *layer = model->weights.stack[STACK_DECODER].layers;
+	return model->facts.kind == KIND_SEQ2SEQ ? matrix_size(model, &layer->cross_kv.w) : 0;
+}
+
 size_t model_subnet_bytes(const struct model *model, const struct subnet *subnet) {
-	const struct matrix *head = &model->weights.output.w;
-	size_t bytes = model->ops->matrix_bytes(head->n_out, head->n_in);
-	for (int s = 0; s < STACKS; s++)
-		bytes += (size_t)subnet->stack[s].depth * model->weights.layer_bytes[s];
-	return bytes;
+	const struct weights *w = &model->weights;
+	const struct adaptive_weights *a = &w->adaptive;
+	enum stack speaks = model_main_stack(model);
+	size_t bytes = matrix_size(model, &w->output.w) + matrix_size(model, &a->words.w)
+	                + matrix_size(model, &a->classes.w);
+	for (int b = 0; b + 1 < model->facts.output.n; b++)
+		bytes += matrix_size(model, &a->reduce[b].w) + matrix_size(model, &a->tail[b].w);
+	size_t layer = w->layer_bytes[speaks] - source_bytes(model);
+	return bytes + (size_t)subnet->stack[speaks].depth * layer;
 }

@@ -15,11 +15,15 @@
 #include "model/checkpoint.h"
 #include "model/family.h"
 #include "model/pack.h"
+#include "model/place.h"
+
+_Static_assert(MAX_BANDS <= 16 && MAX_CLASSIFIERS <= 16, "MOST_OF_A_SLOT");
 
 enum {
 	ALIGNMENT = 64,
 	HUGE_PAGE = 2 << 20,
 	LAYER_SLOTS = SLOTS - SLOT_ATTN_NORM,
+	MOST_OF_A_SLOT = 16, /* bands or classification heads */
 };
 
 struct loader {
@@ -66,134 +70,124 @@ static void format_shape(const size_t *shape, int rank, char *buf, size_t size) 
 		snprintf(buf + used, size - used, "]");
 }
 
-/* The tensor of `binding`, with exactly this shape (columns 0: a vector), as a source. */
-static bool bind(struct loader *l, const struct binding *binding, int layer, int rows, int columns,
-                struct pack_source *ret) {
-	char name[TENSOR_NAME_MAX], has[200], needs[64];
-	const struct shard *shard;
-	binding_name(l->table, l->prefix, binding, layer, name);
-	const struct tensor *t = checkpoint_find(l->checkpoint, name, &shard);
-	if (!t)
-		return refuse(l, checkpoint_list_name(l->checkpoint), name, "is missing");
+/* A slot's part as it must be in the checkpoint; columns 0: a vector. */
+struct need {
+	const struct binding *binding;
+	int rows, columns;
+	char name[TENSOR_NAME_MAX];
+};
+
+/* Whether a tensor that is there has a shape and dtype that can be used. */
+static bool check_tensor(struct loader *l, const struct need *need, const struct tensor *t,
+                const struct shard *shard) {
+	char has[200], needs[64];
 	if (t->dtype == DTYPE_OTHER)
-		return refuse(l, shard->name, name,
+		return refuse(l, shard->name, need->name,
 		                "has a dtype that cannot be used; F32, F16 and BF16 can");
-	size_t shape[2] = { (size_t)rows, (size_t)columns };
-	if (binding->transposed && columns) {
-		shape[0] = (size_t)columns;
-		shape[1] = (size_t)rows;
+	size_t shape[2] = { (size_t)need->rows, (size_t)need->columns };
+	if (need->columns && need->binding->transposed) {
+		shape[0] = (size_t)need->columns;
+		shape[1] = (size_t)need->rows;
+	} else if (need->binding->row) {
+		shape[0] = 1;
+		shape[1] = (size_t)need->rows;
 	}
-	int rank = columns ? 2 : 1;
-	if (t->rank != rank || memcmp(t->shape, shape, (size_t)rank * sizeof *shape) != 0) {
-		format_shape(t->shape, t->rank, has, sizeof has);
-		format_shape(shape, rank, needs, sizeof needs);
-		return refuse(l, shard->name, name, "has shape %s, config.json asks for %s", has,
-		                needs);
-	}
+	int rank = need->columns || need->binding->row ? 2 : 1;
+	if (t->rank == rank && memcmp(t->shape, shape, (size_t)rank * sizeof *shape) == 0)
+		return true;
+	format_shape(t->shape, t->rank, has, sizeof has);
+	format_shape(shape, rank, needs, sizeof needs);
+	return refuse(l, shard->name, need->name, "has shape %s, config.json asks for %s", has,
+	                needs);
+}
+
+/*
+ * The tensor of `need` as the job's next source, unless the job has this part already: then it only
+ * must fit. False if it does not; *found says whether it is there.
+ */
+static bool bind(struct loader *l, const struct need *need, int first, struct pack_job *job,
+                bool *found) {
+	const struct shard *shard;
+	const struct tensor *t = checkpoint_find(l->checkpoint, need->name, &shard);
+	if (!t)
+		return true;
+	if (!check_tensor(l, need, t, shard))
+		return false;
+	if (*found)
+		return true;
+	*found = true;
 	l->elements[t->dtype] += t->count;
-	*ret = (struct pack_source){
+	job->sources[job->n_sources++] = (struct pack_source){
 		.data = (const char *)shard->map.mem + t->offset,
 		.dtype = t->dtype,
-		.transposed = binding->transposed && columns,
-		.rows = rows,
+		.transposed = need->binding->transposed && need->columns,
+		.first = first,
+		.rows = need->rows,
 	};
 	return true;
 }
 
+/* One part of the slot: of its names the first that is there counts, and all that are there must fit. */
+static bool add_part(struct loader *l, const struct place *at, enum tensor_role role,
+                enum part part, struct pack_job *job) {
+	const struct stack_table *table = &l->table->stack[at->stack];
+	const struct binding *missing = NULL;
+	struct need need;
+	bool found = false;
+	int first, rows;
+	part_rows(part, job->n_out, &first, &rows);
+	for (size_t i = 0; i < table->n_bindings; i++) {
+		const struct binding *b = &table->bindings[i];
+		if (b->slot != at->slot || b->role != role || b->part != part
+		                || (b->if_tied && !l->facts->tied_output))
+			continue;
+		need.binding = b;
+		need.rows = rows;
+		need.columns = role == ROLE_MATRIX ? job->n_in : 0;
+		binding_name(l->facts, table, l->prefix, b, at->index, need.name);
+		if (!bind(l, &need, first, job, &found))
+			return false;
+		if (!missing && !b->optional)
+			missing = b;
+	}
+	bool tied = role == ROLE_MATRIX && slot_tied(l->facts, at->stack, at->slot);
+	if (found || !missing || tied)
+		return true;
+	binding_name(l->facts, table, l->prefix, missing, at->index, need.name);
+	return refuse(l, checkpoint_list_name(l->checkpoint), need.name, "is missing");
+}
+
 /* ---- slots ---- */
 
-static struct norm_weights *norm_of(
-                struct weights *w, enum stack stack, enum slot slot, int layer) {
-	struct stack_weights *s = &w->stack[stack];
-	switch (slot) {
-	case SLOT_EMBEDDING_NORM:
-		return &s->embedding_norm;
-	case SLOT_FINAL_NORM:
-		return &s->final_norm;
-	case SLOT_ATTN_NORM:
-		return &s->layers[layer].attn_norm;
-	case SLOT_FFN_NORM:
-		return &s->layers[layer].ffn_norm;
-	default:
-		return NULL;
-	}
-}
-
-static struct linear_weights *linear_of(
-                struct weights *w, enum stack stack, enum slot slot, int layer) {
-	struct stack_weights *s = &w->stack[stack];
-	switch (slot) {
-	case SLOT_OUTPUT:
-		return &w->output;
-	case SLOT_QKV:
-		return &s->layers[layer].qkv;
-	case SLOT_OUT:
-		return &s->layers[layer].out;
-	case SLOT_UP:
-		return &s->layers[layer].up;
-	case SLOT_DOWN:
-		return &s->layers[layer].down;
-	default:
-		return NULL;
-	}
-}
-
-/* The matrix that the kernels read in panels, or NULL. */
-static struct matrix *matrix_of(struct weights *w, enum stack stack, enum slot slot, int layer) {
-	if (slot == SLOT_EMBEDDING)
-		return &w->stack[stack].embedding;
-	struct linear_weights *linear = linear_of(w, stack, slot, layer);
-	return linear ? &linear->w : NULL;
-}
-
-/* The pointer that is to hold the plain f32 of this part of the slot. */
-static const float **plain_of(struct weights *w, enum stack stack, enum slot slot,
-                enum tensor_role role, int layer) {
-	if (slot == SLOT_POSITIONS)
-		return &w->stack[stack].positions;
-	struct norm_weights *norm = norm_of(w, stack, slot, layer);
-	if (norm)
-		return role == ROLE_GAIN ? &norm->gain : &norm->bias;
-	struct linear_weights *linear = linear_of(w, stack, slot, layer);
-	return linear ? &linear->bias : NULL;
-}
-
-/* One part of a slot becomes a job, if the family's table gives it any tensor. */
-static bool add_job(struct loader *l, enum stack stack, enum slot slot, enum tensor_role role,
-                int layer) {
-	struct pack_job job = { .panels = role == ROLE_MATRIX && slot != SLOT_POSITIONS };
+/* One role of a slot becomes a job, if the family's table gives it any tensor. */
+static bool add_job(struct loader *l, const struct place *at, enum tensor_role role) {
+	bool plain = at->slot == SLOT_POSITIONS || at->slot == SLOT_TYPES;
+	struct pack_job job = { .panels = role == ROLE_MATRIX && !plain };
 	int out, in;
-	slot_shape(l->facts, stack, slot, &out, &in);
-	int columns = role == ROLE_MATRIX ? in : 0;
+	slot_shape(l->facts, at->stack, at->slot, at->index, &out, &in);
 	job.n_out = out;
-	job.n_in = columns ? columns : 1;
-	for (size_t i = 0; i < l->table->n_bindings; i++) {
-		const struct binding *b = &l->table->bindings[i];
-		if (b->slot != slot || b->role != role)
-			continue;
-		int rows = b->third == WHOLE ? out : out / 3;
-		struct pack_source *source = &job.sources[job.n_sources++];
-		if (!bind(l, b, layer, rows, columns, source))
+	job.n_in = role == ROLE_MATRIX ? in : 1;
+	for (enum part part = WHOLE; part <= HALF_V; part++) {
+		if (!add_part(l, at, role, part, &job))
 			return false;
-		source->first = b->third == WHOLE ? 0 : (int)b->third * rows;
 	}
-	if (job.n_sources == 0)
+	if (job.n_sources == 0 || (role == ROLE_MATRIX && slot_tied(l->facts, at->stack, at->slot)))
 		return true;
 	if (job.panels) {
-		struct matrix *m = matrix_of(l->weights, stack, slot, layer);
+		struct matrix *m = place_matrix(l->weights, at);
 		*m = (struct matrix){ .n_out = out, .n_in = in };
 		m->n_panels = (int)(((int64_t)out + l->ops->panel - 1) / l->ops->panel);
 		l->fields[l->n_jobs] = &m->data;
 	} else {
-		l->fields[l->n_jobs] = plain_of(l->weights, stack, slot, role, layer);
+		l->fields[l->n_jobs] = place_plain(l->weights, at, role);
 	}
 	l->jobs[l->n_jobs++] = job;
 	return true;
 }
 
-static bool add_slot(struct loader *l, enum stack stack, enum slot slot, int layer) {
+static bool add_slot(struct loader *l, const struct place *at) {
 	for (enum tensor_role role = ROLE_MATRIX; role <= ROLE_BIAS; role++) {
-		if (!add_job(l, stack, slot, role, layer))
+		if (!add_job(l, at, role))
 			return false;
 	}
 	return true;
@@ -201,29 +195,41 @@ static bool add_slot(struct loader *l, enum stack stack, enum slot slot, int lay
 
 /* ---- the whole model ---- */
 
-/* The prefix that this checkpoint's names carry: that of the token embedding. */
-static bool find_prefix(struct loader *l) {
-	char name[TENSOR_NAME_MAX];
-	const struct shard *shard;
-	const struct binding *embedding = &l->table->bindings[0];
-	for (const char *const *p = l->table->prefixes; *p; p++) {
-		binding_name(l->table, *p, embedding, 0, name);
-		if (checkpoint_find(l->checkpoint, name, &shard)) {
-			l->prefix = *p;
-			return true;
+/* Whether any tensor is of a layer under this prefix. */
+static bool has_layers(const struct loader *l, const char *prefix) {
+	for (size_t i = 0; i < l->checkpoint->n_shards; i++) {
+		const struct tensor_table *table = &l->checkpoint->shards[i].table;
+		for (size_t t = 0; t < table->count; t++) {
+			for (int s = 0; s < STACKS; s++) {
+				if (l->facts->stack[s].layers > 0
+				                && family_layer_of(&l->table->stack[s], prefix,
+				                                   table->tensors[t].name)
+				                                >= 0)
+					return true;
+			}
 		}
 	}
-	binding_name(l->table, l->table->prefixes[0], embedding, 0, name);
-	return refuse(l, checkpoint_list_name(l->checkpoint), name, "is missing");
+	return false;
+}
+
+/* The prefix that this checkpoint's names carry; the family's first if none fits. */
+static void find_prefix(struct loader *l) {
+	for (const char *const *p = l->table->prefixes; *p; p++) {
+		if (has_layers(l, *p)) {
+			l->prefix = *p;
+			return;
+		}
+	}
+	l->prefix = l->table->prefixes[0];
 }
 
 /* More layers in the file than in config.json: one of the two is not this model's. */
-static bool check_layer_count(struct loader *l, int layers) {
+static bool check_layer_count(struct loader *l, enum stack stack, int layers) {
 	for (size_t i = 0; i < l->checkpoint->n_shards; i++) {
 		const struct shard *shard = &l->checkpoint->shards[i];
 		for (size_t t = 0; t < shard->table.count; t++) {
 			const char *name = shard->table.tensors[t].name;
-			long layer = family_layer_of(l->table, l->prefix, name);
+			long layer = family_layer_of(&l->table->stack[stack], l->prefix, name);
 			if (layer >= layers)
 				return refuse(l, shard->name, name,
 				                "is of layer %ld, but by config.json the last is "
@@ -237,27 +243,70 @@ static bool check_layer_count(struct loader *l, int layers) {
 static bool add_stack(struct loader *l, enum stack stack) {
 	struct stack_weights *w = &l->weights->stack[stack];
 	const int layers = l->facts->stack[stack].layers;
+	const int bands = slot_count(l->facts, stack, SLOT_BAND);
 	w->layers = calloc((size_t)layers, sizeof *w->layers);
-	if (!w->layers) {
+	w->bands = bands ? calloc((size_t)bands, sizeof *w->bands) : NULL;
+	if (!w->layers || (bands && !w->bands)) {
 		snprintf(l->err, l->errlen, "out of memory");
 		return false;
 	}
-	if (!check_layer_count(l, layers))
+	if (!check_layer_count(l, stack, layers))
 		return false;
-	for (enum slot slot = 0; slot < SLOT_ATTN_NORM; slot++) {
-		if (slot_present(l->facts, stack, slot) && !add_slot(l, stack, slot, 0))
-			return false;
-	}
-	l->layer_jobs[stack].first = l->n_jobs;
-	for (int i = 0; i < layers; i++) {
-		for (enum slot slot = SLOT_ATTN_NORM; slot < SLOTS; slot++) {
-			if (!add_slot(l, stack, slot, i))
+	struct place at = { .stack = stack };
+	for (at.slot = 0; at.slot < SLOT_ATTN_NORM; at.slot++) {
+		const int count = slot_count(l->facts, stack, at.slot);
+		for (at.index = 0; at.index < count; at.index++) {
+			if (!add_slot(l, &at))
 				return false;
 		}
-		if (i == 0)
+	}
+	l->layer_jobs[stack].first = l->n_jobs;
+	for (at.index = 0; at.index < layers; at.index++) {
+		for (at.slot = SLOT_ATTN_NORM; at.slot < SLOTS; at.slot++) {
+			if (slot_count(l->facts, stack, at.slot) > 0 && !add_slot(l, &at))
+				return false;
+		}
+		if (at.index == 0)
 			l->layer_jobs[stack].count = l->n_jobs - l->layer_jobs[stack].first;
 	}
 	return true;
+}
+
+/* Matrices that are others' panels. */
+static void tie(struct loader *l) {
+	const struct facts *facts = l->facts;
+	struct weights *w = l->weights;
+	struct stack_weights *encoder = &w->stack[STACK_ENCODER];
+	struct stack_weights *decoder = &w->stack[STACK_DECODER];
+	if (facts->shared_embeddings)
+		encoder->embedding = decoder->embedding;
+	if (facts->kind == KIND_ENCODER) {
+		if (facts->mlm_head && facts->tied_output)
+			w->output.w = encoder->embedding;
+	} else if (facts->tied_output) {
+		w->output.w = decoder->embedding;
+	}
+	if (!facts->tied_bands)
+		return;
+	w->adaptive.words.w = decoder->bands[0].table;
+	for (int b = 1; b < facts->output.n; b++)
+		w->adaptive.tail[b - 1].w = decoder->bands[b].table;
+}
+
+/* A type vector that every token gets is added to the positions once. */
+static void fold_types(struct loader *l) {
+	for (int s = 0; s < STACKS; s++) {
+		const struct stack_facts *facts = &l->facts->stack[s];
+		struct stack_weights *w = &l->weights->stack[s];
+		if (facts->constant_types == 0 || !w->types || !w->positions)
+			continue;
+		size_t dim = (size_t)facts->dim;
+		size_t rows = (size_t)facts->position_offset + (size_t)facts->context;
+		float *positions = (float *)w->positions;
+		for (size_t i = 0; i < rows * dim; i++)
+			positions[i] += w->types[i % dim];
+		w->types = NULL;
+	}
 }
 
 /* ---- places ---- */
@@ -275,20 +324,23 @@ static size_t job_bytes(const struct pack_job *job, const struct ops *ops) {
 /* Rows of the position table that is computed instead of read; 0 if none. */
 static size_t sinusoid_rows(const struct facts *facts, enum stack stack) {
 	const struct stack_facts *s = &facts->stack[stack];
-	bool has = s->layers > 0 && s->positions == POSITIONS_SINUSOIDAL;
-	return has ? (size_t)s->position_offset + (size_t)facts->context : 0;
+	bool has = s->layers > 0
+	                && (s->positions == POSITIONS_SINUSOIDAL
+	                                || s->positions == POSITIONS_SINUSOIDAL_MARIAN);
+	return has ? (size_t)s->position_offset + (size_t)s->context : 0;
 }
 
 /*
- * fairseq's sinusoids: row p is [sin(p f_0) .. | cos(p f_0) ..], f_j = 10000^(-j / (dim/2 - 1)); a
- * last odd column is 0.
+ * Row p is [sin(p f_0) .. | cos(p f_0) ..]; a last odd column is 0. fairseq's f_j is 10000^(-j /
+ * (dim/2 - 1)), Marian's 10000^(-2j / dim).
  */
-static void fill_sinusoids(float *table, size_t rows, int dim) {
+static void fill_sinusoids(float *table, size_t rows, int dim, enum positions positions) {
 	const int half = dim / 2;
+	const double steps = positions == POSITIONS_SINUSOIDAL_MARIAN ? dim / 2.0 : half - 1;
 	for (size_t row = 0; row < rows; row++)
 		table[(row + 1) * (size_t)dim - 1] = 0;
 	for (int j = 0; j < half; j++) {
-		double frequency = exp(-(double)j * (log(10000.0) / (half - 1)));
+		double frequency = exp(-(double)j * (log(10000.0) / steps));
 		for (size_t row = 0; row < rows; row++) {
 			float *at = table + row * (size_t)dim + j;
 			at[0] = (float)sin((double)row * frequency);
@@ -333,7 +385,7 @@ static bool place(struct loader *l) {
 		if (rows == 0)
 			continue;
 		float *table = (float *)((char *)w->arena + at);
-		fill_sinusoids(table, rows, dim);
+		fill_sinusoids(table, rows, dim, l->facts->stack[s].positions);
 		w->stack[s].positions = table;
 		add_size(&at, rows * (size_t)dim * sizeof(float));
 	}
@@ -365,23 +417,22 @@ static bool load(struct loader *l, int threads) {
 	size_t layers = 0;
 	for (int s = 0; s < STACKS; s++)
 		layers += (size_t)l->facts->stack[s].layers;
-	size_t most = 3 * (layers * LAYER_SLOTS + STACKS * (SLOTS - LAYER_SLOTS));
+	size_t most = 3 * (layers * LAYER_SLOTS + STACKS * MOST_OF_A_SLOT * (SLOTS - LAYER_SLOTS));
 	l->jobs = calloc(most, sizeof *l->jobs);
 	l->fields = calloc(most, sizeof *l->fields);
 	if (!l->jobs || !l->fields) {
 		snprintf(l->err, l->errlen, "out of memory");
 		return false;
 	}
-	if (!find_prefix(l))
-		return false;
+	find_prefix(l);
 	for (int s = 0; s < STACKS; s++) {
 		if (l->facts->stack[s].layers > 0 && !add_stack(l, (enum stack)s))
 			return false;
 	}
 	if (!place(l) || !pack_run(l->jobs, l->n_jobs, l->ops, threads, l->err, l->errlen))
 		return false;
-	if (l->facts->tied_output)
-		l->weights->output.w = l->weights->stack[STACK_DECODER].embedding;
+	fold_types(l);
+	tie(l);
 	l->weights->dtype = main_dtype(l->elements);
 	count_bytes(l);
 	return true;
@@ -417,8 +468,10 @@ bool weights_load(const char *dir, const struct facts *facts, const struct ops *
 void weights_finish(struct weights *weights) {
 	if (!weights)
 		return;
-	for (int s = 0; s < STACKS; s++)
+	for (int s = 0; s < STACKS; s++) {
 		free(weights->stack[s].layers);
+		free(weights->stack[s].bands);
+	}
 	free(weights->arena);
 	*weights = (struct weights){ 0 };
 }

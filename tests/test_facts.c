@@ -201,7 +201,7 @@ TEST(every_name_of_an_activation_is_known) {
 
 TEST(an_unknown_architecture_is_refused_by_name) {
 	check_refused("{\"model_type\":\"llama\"}", "\"model_type\" is \"llama\"");
-	check_refused("{\"architectures\":[\"BertModel\"]}", "\"BertModel\"");
+	check_refused("{\"architectures\":[\"T5Model\"]}", "\"T5Model\"");
 	check_refused("{\"model_type\":\"opt\",\"architectures\":[\"OPTForSequenceClassification\"]"
 	              "}",
 	                "\"OPTForSequenceClassification\"");

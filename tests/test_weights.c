@@ -31,6 +31,8 @@ static struct facts small_facts(enum family family) {
 		.norm_eps = 1e-5f,
 		.positions = POSITIONS_LEARNED,
 		.position_offset = family == FAMILY_GPT2 ? 0 : 2,
+		.context = CONTEXT,
+		.vocab = VOCAB,
 		.embed_scale = 1 };
 	return f;
 }
@@ -326,7 +328,7 @@ TEST(gpt2_matrices_are_turned_over_many_chunks_at_every_level) {
 	s->dim = 128;
 	s->ffn = 4096;
 	s->layers = 1;
-	f.vocab = 3001;
+	f.vocab = s->vocab = 3001;
 	size_t len;
 	unsigned char *bytes = write_gpt2(&f, "transformer.", "F16", &len);
 	char *dir = folder_of(bytes, len);
@@ -418,6 +420,22 @@ TEST(sinusoids_are_those_of_fairseq) {
 	folder_remove(dir);
 }
 
+TEST(a_tied_matrix_may_be_there_under_the_name_of_the_output_only) {
+	struct facts f = small_facts(FAMILY_OPT);
+	struct weights w;
+	size_t len;
+	unsigned char *bytes =
+	                write_opt(&f, "model.", "F32", "model.decoder.embed_tokens.weight", &len);
+	char *dir = folder_of(bytes, len);
+	CHECK(load(dir, &f, ops_c(), &w));
+	check_rows(ops_c(), &w.stack[STACK_DECODER].embedding, 0, VOCAB, "lm_head.weight", false);
+	CHECK(w.output.w.data == w.stack[STACK_DECODER].embedding.data);
+	weights_finish(&w);
+	f.tied_output = false;
+	check_refused(dir, &f, "\"model.decoder.embed_tokens.weight\" is missing");
+	folder_remove(dir);
+}
+
 /* ---- shards ---- */
 
 /* Layer by layer into two files, with the index that names them. */
@@ -488,8 +506,8 @@ TEST(an_index_without_its_shard_is_refused) {
 
 TEST(a_missing_tensor_is_named) {
 	struct facts f = small_facts(FAMILY_OPT);
-	static const char *const names[] = { "model.decoder.embed_tokens.weight",
-		"model.decoder.embed_positions.weight", "model.decoder.final_layer_norm.bias",
+	static const char *const names[] = { "model.decoder.embed_positions.weight",
+		"model.decoder.final_layer_norm.bias",
 		"model.decoder.layers.1.self_attn.k_proj.weight",
 		"model.decoder.layers.0.self_attn.v_proj.bias",
 		"model.decoder.layers.1.final_layer_norm.weight",
@@ -511,12 +529,12 @@ TEST(a_wrong_shape_is_named) {
 	unsigned char *bytes = write_opt(&f, "model.", "F32", NULL, &len);
 	char *dir = folder_of(bytes, len);
 	struct facts g = f;
-	g.vocab++;
+	g.stack[STACK_DECODER].vocab++;
 	check_refused(dir, &g,
 	                "tensor \"model.decoder.embed_tokens.weight\" has shape [37, 20], "
 	                "config.json asks for [38, 20]");
 	g = f;
-	g.context--;
+	g.stack[STACK_DECODER].context--;
 	check_refused(dir, &g, "\"model.decoder.embed_positions.weight\" has shape [11, 20]");
 	g = f;
 	g.stack[STACK_DECODER].ffn--;
