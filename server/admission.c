@@ -3,7 +3,7 @@
 #include "server/admission.h"
 
 #include <math.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "server/clock.h"
@@ -15,59 +15,86 @@ static const struct cost_load idle;
 
 bool admission_init(struct admission *a, const struct model *model, const struct config *config,
                 const struct cost_limits *limits, size_t kv_blocks) {
-	int layers = model_layers(model);
 	memset(a, 0, sizeof *a);
 	a->model = model;
 	a->limits = *limits;
 	a->kv_blocks = kv_blocks;
 	a->overload_min_depth = config->overload_min_depth > 0 ? config->overload_min_depth : 1;
 	for (int rule = 0; rule < PLAN_RULE_LAYERS; rule++) {
-		struct subnet *subnets = calloc((size_t)layers, sizeof *subnets);
-		int n = 0;
-		a->ladders[rule].subnets = subnets;
-		if (!subnets)
+		if (!ladder_init(&a->ladders[rule], model, (enum plan_rule)rule))
 			return false;
-		for (int d = 1; d <= layers; d++) {
-			/* All layers are one plan, whatever the rule. */
-			enum plan_rule by = d == layers ? PLAN_RULE_EVEN : (enum plan_rule)rule;
-			if (model_subnet(model, by, d, &subnets[n]))
-				n++;
-		}
-		a->ladders[rule].n = n;
 	}
 	return true;
 }
 
 void admission_finish(struct admission *a) {
 	for (int rule = 0; rule < PLAN_RULE_LAYERS; rule++)
-		free((struct subnet *)a->ladders[rule].subnets);
+		ladder_finish(&a->ladders[rule]);
 }
 
 /* ---- a job in numbers ---- */
 
-static int longest_prompt(const struct job *job) {
-	int longest = 0;
-	for (int i = 0; i < job->n_prompts; i++)
-		longest = job->prompts[i].n_tokens > longest ? job->prompts[i].n_tokens : longest;
-	return longest;
+/* Whether the prompts are sources, which an encoder reads for a decoder. */
+static bool has_source(const struct job *job) {
+	return job->n_prompts > 0 && job->prompts[0].target;
+}
+
+/* Whether an encoder alone does the work. */
+static bool only_encodes(const struct job *job) {
+	return job->work != WORK_GENERATE;
+}
+
+/* Tokens of a prompt that the decoder reads before it answers. */
+static int decoder_tokens(const struct job *job, int prompt) {
+	const struct job_prompt *p = &job->prompts[prompt];
+	return only_encodes(job) ? 0 : p->target ? p->n_target : p->n_tokens;
+}
+
+static int encoder_tokens(const struct job *job, int prompt) {
+	return only_encodes(job) || has_source(job) ? job->prompts[prompt].n_tokens : 0;
+}
+
+static int tiles(int tokens) {
+	return (tokens + KV_TILE - 1) / KV_TILE;
+}
+
+/* Sequences that generate. */
+static int answers(const struct job *job) {
+	return job->num_beams > 0 ? job->n_prompts * job->num_beams : job->n_choices;
 }
 
 void admission_work(const struct job *job, const struct subnet *subnet, int output_tokens,
                 struct cost_work *ret_work) {
-	struct cost_work work = { .subnet = subnet,
-		.longest_prompt = longest_prompt(job),
-		.choices = job->n_choices,
-		.output_tokens = output_tokens };
-	for (int i = 0; i < job->n_prompts; i++)
-		work.prompt_tokens += job->prompts[i].n_tokens;
+	struct cost_work work = {
+		.subnet = subnet, .choices = answers(job), .output_tokens = output_tokens
+	};
+	for (int i = 0; i < job->n_prompts; i++) {
+		int prompt = decoder_tokens(job, i), source = encoder_tokens(job, i);
+		work.prompt_tokens += prompt;
+		work.longest_prompt = prompt > work.longest_prompt ? prompt : work.longest_prompt;
+		work.source_tokens += source;
+		work.longest_source = source > work.longest_source ? source : work.longest_source;
+		work.source_tiles += tiles(source);
+		work.source_attended += (double)source * source / 1024;
+		work.scored_tokens += job->work == WORK_FILL_MASK ? job->prompts[i].n_masks : 0;
+	}
 	if (job->want_prompt_logprobs)
 		work.scored_tokens = work.prompt_tokens;
+	if (job->work == WORK_CLASSIFY)
+		work.class_rows = job->n_prompts;
 	*ret_work = work;
 }
 
 int admission_predict_tokens(const struct job *job, const struct cost_model *cost) {
-	return scheduler_predict_tokens(job->expected_tokens, job->max_tokens,
-	                job->request.max_tokens.set, cost->fitted ? cost->answer_ratio : 1);
+	double learnt = job->max_tokens;
+	int source = 0;
+	for (int i = 0; has_source(job) && i < job->n_prompts; i++)
+		source = job->prompts[i].n_tokens > source ? job->prompts[i].n_tokens : source;
+	if (cost->fitted)
+		learnt = has_source(job) ? cost->target_ratio * source
+		                         : cost->answer_ratio * job->max_tokens;
+	return scheduler_predict_tokens(
+	                job->expected_tokens, job->max_tokens, job->request.max_tokens.set, learnt);
 }
 
 struct scheduler_budget admission_budget(const struct job *job, double spent_ms) {
@@ -78,20 +105,23 @@ struct scheduler_budget admission_budget(const struct job *job, double spent_ms)
 }
 
 int64_t admission_tokens(const struct job *job) {
-	int64_t tokens = (int64_t)job->n_choices * job->max_tokens;
+	int64_t tokens = (int64_t)answers(job) * job->max_tokens;
 	for (int i = 0; i < job->n_prompts; i++)
 		tokens += job->prompts[i].n_tokens;
 	return tokens;
 }
 
-/* Blocks of the job's longest sequence for one layer. */
+/* Blocks for one decoder layer of the prompt that needs most: its answer, or all the beams that run
+ * at once, and its source. */
 static size_t layer_blocks(const struct job *job) {
-	int tokens = 0;
-	for (int i = 0; i < job->n_prompts; i++) {
-		int needed = ticket_sequence_tokens(job, i);
-		tokens = needed > tokens ? needed : tokens;
+	size_t most = 0;
+	for (int i = 0; i < job->n_prompts && !only_encodes(job); i++) {
+		size_t blocks = (size_t)tiles(ticket_sequence_tokens(job, i))
+		                * (size_t)(job->num_beams > 1 ? job->num_beams : 1);
+		blocks += (size_t)tiles(encoder_tokens(job, i));
+		most = blocks > most ? blocks : most;
 	}
-	return ((size_t)tokens + KV_TILE - 1) / KV_TILE;
+	return most;
 }
 
 /* The deepest plan that the pool can hold. */
@@ -100,36 +130,37 @@ static int pool_depth(const struct admission *a, const struct job *job) {
 	return depth > MAX_LAYERS ? MAX_LAYERS : (int)depth;
 }
 
-static const struct scheduler_ladder *ladder_of(const struct admission *a, const struct job *job) {
+static const struct ladder *ladder_of(const struct admission *a, const struct job *job) {
 	return &a->ladders[job->policy.rule];
 }
 
-/* The shallowest plan that the job allows. */
-static const struct subnet *shallowest(const struct admission *a, const struct job *job) {
-	if (!job->policy.automatic)
-		return &job->policy.subnet;
-	const struct scheduler_ladder *ladder = ladder_of(a, job);
-	int i = 0;
-	while (i + 1 < ladder->n
-	                && ladder->subnets[i].stack[STACK_DECODER].depth < job->policy.min_depth)
-		i++;
-	return &ladder->subnets[i];
+/* The cheapest plan that the job allows. */
+static void shallowest(
+                const struct admission *a, const struct job *job, struct subnet *ret_subnet) {
+	const struct depth_policy *policy = &job->policy;
+	const struct ladder *ladder = ladder_of(a, job);
+	if (!policy->automatic)
+		*ret_subnet = policy->subnet;
+	else if (!scheduler_lowest(ladder, policy->min_depth, policy->max_depth, ret_subnet))
+		ladder_subnet(ladder, ladder->rungs[ladder->n - 1], ret_subnet);
 }
 
-/* The depths that the server may choose for the job. */
-static void bounds(const struct admission *a, const struct job *job, int *ret_min, int *ret_max) {
-	int pool = pool_depth(a, job), max = job->policy.max_depth;
-	*ret_min = job->policy.min_depth;
-	*ret_max = max < pool ? max : pool;
-	if (*ret_max < *ret_min)
-		*ret_max = *ret_min; /* admission_check_size has refused it */
+/* The depths that the server may choose for the job: no more of the decoder than the pool holds. */
+static void bounds(const struct admission *a, const struct job *job, int ret_min[STACKS],
+                int ret_max[STACKS]) {
+	int pool = pool_depth(a, job), *max = &ret_max[STACK_DECODER];
+	memcpy(ret_min, job->policy.min_depth, sizeof job->policy.min_depth);
+	memcpy(ret_max, job->policy.max_depth, sizeof job->policy.max_depth);
+	*max = *max < pool ? *max : pool;
+	if (*max < ret_min[STACK_DECODER])
+		*max = ret_min[STACK_DECODER]; /* admission_check_size has refused it */
 }
 
 /* ---- deciding ---- */
 
 static double margin_of(const struct cost_model *cost, const struct job *job) {
 	bool rescued = job->policy.automatic && job->policy.allow_step_down
-	                && !job->want_prompt_logprobs;
+	                && !job->want_prompt_logprobs && !only_encodes(job);
 	return rescued ? cost->margin_rescued : cost->margin;
 }
 
@@ -156,21 +187,23 @@ static void decide_free(const struct admission *a, const struct admission_state 
 		.load = state->load,
 		.budget = admission_budget(job, answer->spent_ms),
 		.margin = margin_of(state->cost, job),
-		.ladder = *ladder_of(a, job) };
-	bounds(a, job, &q.min_depth, &q.max_depth);
+		.ladder = ladder_of(a, job),
+		.waiting = state->waiting,
+		.slots = a->limits.sequences,
+		.overload_min_depth = a->overload_min_depth };
+	bounds(a, job, q.min_depth, q.max_depth);
 	admission_work(job, NULL, answer->predicted_tokens, &q.work);
-	int floor = a->overload_min_depth > q.min_depth ? a->overload_min_depth : q.min_depth;
-	q.overload_depth = scheduler_overload_depth(
-	                floor, q.max_depth, state->waiting, a->limits.sequences);
 	struct scheduler_choice choice;
-	/* Without a depth in the bounds (a small pool and a tuned plan), the next one serves. */
+	/* Without a plan in the bounds (a small pool and a tuned plan), the next one serves. */
 	while (!scheduler_choose(&q, &choice)) {
-		if (q.min_depth > 1)
-			q.min_depth--;
-		else
-			q.max_depth++;
+		for (int s = 0; s < STACKS; s++) {
+			if (q.min_depth[s] > 1)
+				q.min_depth[s]--;
+			else if (q.max_depth[s] < a->model->facts.stack[s].layers)
+				q.max_depth[s]++;
+		}
 	}
-	answer->subnet = q.ladder.subnets[choice.index];
+	answer->subnet = choice.subnet;
 	answer->reason = choice.reason;
 	answer->time = choice.time;
 	answer->fits = choice.fits;
@@ -191,32 +224,48 @@ void admission_decide(const struct admission *a, const struct admission_state *s
 /* ---- refusals ---- */
 
 bool admission_check_size(const struct admission *a, const struct job *job, struct error *e) {
-	int depth = shallowest(a, job)->stack[STACK_DECODER].depth;
+	struct subnet subnet;
+	shallowest(a, job, &subnet);
+	int depth = subnet.stack[STACK_DECODER].depth;
 	if (depth <= pool_depth(a, job))
 		return true;
 	return error_set(e, ERROR_CONTEXT_LENGTH_EXCEEDED, "max_tokens",
 	                "At depth %d this request needs %zu KV blocks of %d tokens, but the "
-	                "server's pool has %zu; ask for fewer tokens or a shallower depth.",
-	                depth, (size_t)depth * layer_blocks(job), KV_TILE, a->kv_blocks);
+	                "server's pool has %zu; ask for fewer tokens%s or a shallower depth.",
+	                depth, (size_t)depth * layer_blocks(job), KV_TILE, a->kv_blocks,
+	                job->num_beams > 1 ? ", fewer beams" : "");
 }
 
-/* The deepest plan that an idle server would finish in time, 0 if there is none. */
-static int fitting_depth(const struct admission *a, const struct admission_state *alone,
-                const struct job *job, const struct admission_answer *answer) {
+/* The highest rung that an idle server would finish in time; false if there is none. */
+static bool fitting_subnet(const struct admission *a, const struct admission_state *alone,
+                const struct job *job, const struct admission_answer *answer,
+                struct subnet *ret_subnet) {
 	enum plan_rule rule =
 	                job->policy.rule == PLAN_RULE_LAYERS ? PLAN_RULE_EVEN : job->policy.rule;
-	const struct scheduler_ladder *ladder = &a->ladders[rule];
+	const struct ladder *ladder = &a->ladders[rule];
 	struct scheduler_budget budget = admission_budget(job, 0);
 	for (int i = ladder->n - 1; i >= 0; i--) {
-		const struct plan *plan = &ladder->subnets[i].stack[STACK_DECODER];
 		struct cost_work work;
 		struct cost_time time;
-		admission_work(job, &ladder->subnets[i], answer->predicted_tokens, &work);
+		if (!ladder_subnet(ladder, ladder->rungs[i], ret_subnet))
+			continue;
+		admission_work(job, ret_subnet, answer->predicted_tokens, &work);
 		cost_predict(alone->cost, &a->limits, alone->load, &work, &time);
 		if (scheduler_fits(&budget, &time, margin_of(alone->cost, job)))
-			return plan->depth;
+			return true;
 	}
-	return 0;
+	return false;
+}
+
+/* "Depth 6", or "An encoder of 8 and a decoder of 4 layers". */
+static void name_depth(const struct subnet *subnet, char *text, size_t size) {
+	int encoder = subnet->stack[STACK_ENCODER].depth,
+	    decoder = subnet->stack[STACK_DECODER].depth;
+	if (encoder > 0 && decoder > 0)
+		snprintf(text, size, "An encoder of %d and a decoder of %d layers", encoder,
+		                decoder);
+	else
+		snprintf(text, size, "Depth %d", encoder + decoder);
 }
 
 static const char *budget_field(const struct scheduler_budget *budget) {
@@ -231,20 +280,23 @@ static bool refuse_unattainable(const struct admission *a, const struct admissio
 	struct scheduler_budget budget = admission_budget(job, 0);
 	const char *field = budget_field(&budget);
 	double predicted = best->time.total_ms * margin_of(alone->cost, job);
-	int depth = fitting_depth(a, alone, job, best);
-	if (depth > 0)
+	struct subnet fitting;
+	char name[80];
+	bool fits = fitting_subnet(a, alone, job, best, &fitting);
+	name_depth(fits ? &fitting : &best->subnet, name, sizeof name);
+	if (fits)
 		error_set(e, ERROR_BUDGET_UNATTAINABLE, field,
 		                "Even an idle server would miss %s at the depths allowed: %.0f ms "
-		                "are predicted. Depth %d would keep it.",
-		                field, predicted, depth);
+		                "are predicted. %s would keep it.",
+		                field, predicted, name);
 	else
 		error_set(e, ERROR_BUDGET_UNATTAINABLE, field,
 		                "Even an idle server would miss %s at any depth: %.0f ms are "
-		                "predicted. Allow more time or ask for fewer tokens.",
-		                field, predicted);
+		                "predicted. Allow more time or ask for %s.",
+		                field, predicted, only_encodes(job) ? "less text" : "fewer tokens");
 	if (e) {
 		e->predicted_ms = predicted;
-		e->fitting_depth = depth;
+		e->fitting_depth = fits ? fitting.stack[model_main_stack(a->model)].depth : 0;
 	}
 	return false;
 }
@@ -276,7 +328,9 @@ void admission_entry(const struct admission *a, const struct cost_model *cost,
                 const struct job *job, struct scheduler_entry *ret_entry, double *ret_prompt_ms) {
 	struct cost_work work;
 	struct cost_time time;
-	admission_work(job, shallowest(a, job), admission_predict_tokens(job, cost), &work);
+	struct subnet subnet;
+	shallowest(a, job, &subnet);
+	admission_work(job, &subnet, admission_predict_tokens(job, cost), &work);
 	cost_predict(cost, &a->limits, &idle, &work, &time);
 
 	double arrival = clock_ms(job->times.received_ns), due = INFINITY;

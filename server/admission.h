@@ -15,7 +15,7 @@ struct admission {
 	struct cost_limits limits;
 	size_t kv_blocks;
 	int overload_min_depth;
-	struct scheduler_ladder ladders[PLAN_RULE_LAYERS]; /* by rule; ascending depths */
+	struct ladder ladders[PLAN_RULE_LAYERS]; /* by rule */
 };
 
 bool admission_init(struct admission *a, const struct model *model, const struct config *config,

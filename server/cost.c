@@ -1,23 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The cost model: interpolation, prediction, fitting and refinement. Arithmetic only. */
+/* The cost model: interpolation, prediction and refinement. Arithmetic only. */
 #include "server/cost.h"
 
-#include <assert.h>
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 const int cost_rows[COST_POINTS] = { 1, 2, 4, 8, 12, 16, 32, 64, 128, 512 };
 
-/* The quantile of recent requests that the margin covers. */
-#define MARGIN_QUANTILE 0.95
-#define MARGIN_RESCUED_QUANTILE 0.80
 /* Relative; a step that took longer counts as this. */
 #define LARGEST_ERROR 2.0
-#define MARGIN_LEAST 1.02
-#define MARGIN_MOST 4.0
-/* Answers are planned to be as long as this quantile of recent ones. */
-#define LENGTH_QUANTILE 0.90
 
 static double positive(double x) {
 	return x > 0 ? x : 0;
@@ -122,66 +112,101 @@ void cost_refine(struct cost_model *cost, const struct cost_step *step, double a
 
 /* ---- a whole request ---- */
 
-/* Milliseconds of a step in which `load` decodes and `rows` further rows run `plan`. */
+/* What a request adds to a step. */
+struct share {
+	int rows, source_rows; /* of the decoder and of the encoder */
+	int logit_rows, class_rows;
+	double attended, chunk_attended, source_attended; /* for one kept layer */
+};
+
+/* Milliseconds of a step in which `load` decodes and `share` runs `subnet` beside it. */
 static double shared_step(const struct cost_model *cost, const struct cost_load *load,
-                const struct plan *plan, int rows, int logit_rows, double attended,
-                double chunk_attended) {
-	int count[MAX_LAYERS];
-	memcpy(count, load->rows, (size_t)plan->of * sizeof count[0]);
-	for (int i = 0; i < plan->depth; i++)
-		count[plan->layers[i]] += rows;
-	return cost_step_ms(cost,
-	                &(struct cost_step){ .layers = { [STACK_DECODER] = plan->of },
-	                                .row_count = { [STACK_DECODER] = count },
-	                                .rows = load->decode_rows + rows,
-	                                .logit_rows = load->decode_rows + logit_rows,
-	                                .attended = load->attended + attended,
-	                                .chunk_attended = chunk_attended });
+                const struct subnet *subnet, const struct share *share) {
+	const struct plan *encoder = &subnet->stack[STACK_ENCODER];
+	const struct plan *decoder = &subnet->stack[STACK_DECODER];
+	int count[STACKS][MAX_LAYERS], cross[MAX_LAYERS];
+	memset(count[STACK_ENCODER], 0, (size_t)encoder->of * sizeof count[0][0]);
+	memset(cross, 0, (size_t)decoder->of * sizeof cross[0]);
+	memcpy(count[STACK_DECODER], load->rows, (size_t)decoder->of * sizeof count[0][0]);
+	for (int i = 0; i < encoder->depth; i++)
+		count[STACK_ENCODER][encoder->layers[i]] = share->source_rows;
+	for (int i = 0; i < decoder->depth; i++) {
+		count[STACK_DECODER][decoder->layers[i]] += share->rows;
+		cross[decoder->layers[i]] = share->source_rows;
+	}
+	struct cost_step step = { .layers = { encoder->of, decoder->of },
+		.row_count = { count[STACK_ENCODER], count[STACK_DECODER] },
+		.source_count = cross,
+		.rows = load->decode_rows + share->rows + share->source_rows,
+		.logit_rows = load->decode_rows + share->logit_rows,
+		.class_rows = share->class_rows,
+		.attended = load->attended + decoder->depth * share->attended,
+		.chunk_attended = decoder->depth * share->chunk_attended,
+		.source_attended = encoder->depth * share->source_attended };
+	return cost_step_ms(cost, &step);
 }
 
 static int ceil_div(int a, int b) {
 	return (a + b - 1) / b;
 }
 
-/* Milliseconds until the prompt tokens that go before have run. */
-static double pending_ms(const struct cost_model *cost, const struct cost_load *load, int layers,
-                int chunk) {
-	if (load->pending <= 0)
-		return 0;
-	int steps = ceil_div(load->pending, chunk), count[MAX_LAYERS];
-	for (int l = 0; l < layers; l++)
-		count[l] = load->rows[l] + ceil_div(load->pending_rows[l], steps);
-	return steps
-	                * cost_step_ms(cost,
-	                                &(struct cost_step){ .layers = { [STACK_DECODER] = layers },
-	                                                .row_count = { [STACK_DECODER] = count },
-	                                                .rows = load->decode_rows
-	                                                                + ceil_div(load->pending,
-	                                                                                steps),
-	                                                .logit_rows = load->decode_rows + 1,
-	                                                .attended = load->attended });
+static int greater(int a, int b) {
+	return a > b ? a : b;
 }
 
-static double prompt_ms(const struct cost_model *cost, const struct cost_load *load,
-                const struct cost_work *work, int chunk) {
-	int tokens = work->prompt_tokens;
+/* Milliseconds until the prompt and source tokens that go before have run. */
+static double pending_ms(const struct cost_model *cost, const struct cost_load *load,
+                const struct subnet *subnet, int chunk) {
+	int pending = load->pending + load->pending_source;
+	if (pending <= 0)
+		return 0;
+	int steps = ceil_div(pending, chunk), of[STACKS];
+	int count[STACKS][MAX_LAYERS], cross[MAX_LAYERS];
+	for (int k = 0; k < STACKS; k++)
+		of[k] = subnet->stack[k].of;
+	for (int l = 0; l < of[STACK_ENCODER]; l++)
+		count[STACK_ENCODER][l] = ceil_div(load->pending_source_rows[l], steps);
+	for (int l = 0; l < of[STACK_DECODER]; l++) {
+		count[STACK_DECODER][l] = load->rows[l] + ceil_div(load->pending_rows[l], steps);
+		cross[l] = ceil_div(load->pending_cross_rows[l], steps);
+	}
+	struct cost_step step = { .layers = { of[STACK_ENCODER], of[STACK_DECODER] },
+		.row_count = { count[STACK_ENCODER], count[STACK_DECODER] },
+		.source_count = cross,
+		.rows = load->decode_rows + ceil_div(pending, steps),
+		.logit_rows = load->decode_rows + 1,
+		.attended = load->attended,
+		.source_attended = load->pending_source_attended / steps };
+	return steps * cost_step_ms(cost, &step);
+}
+
+/* Sources and prompts, up to and with the step that gives the first tokens. A source's first
+ * decoder row runs in the step of its encoder rows. */
+static double prompt_ms(const struct cost_model *cost, const struct cost_limits *limits,
+                const struct cost_load *load, const struct cost_work *work, int chunk) {
+	int tokens = work->prompt_tokens + work->source_tokens;
 	if (tokens <= 0)
 		return 0;
-	int steps = ceil_div(tokens, chunk), rows = ceil_div(tokens, steps);
+	/* A text enters whole, however small the chunks are. */
+	int steps = ceil_div(tokens, greater(chunk, work->longest_source));
+	if (limits->source_tiles > 0)
+		steps = greater(steps, ceil_div(work->source_tiles, limits->source_tiles));
+	struct share share = { .rows = ceil_div(work->prompt_tokens, steps),
+		.source_rows = ceil_div(work->source_tokens, steps),
+		.class_rows = ceil_div(work->class_rows, steps),
+		.source_attended = work->source_attended / steps };
 	/* A row sees half of its prompt on average; prompts are taken as equally long. */
-	double context = 0.5 * (work->longest_prompt + 1) / 1024;
-	double attended = (double)work->subnet->stack[STACK_DECODER].depth * rows * context;
-	int logit_rows = work->scored_tokens > 0 ? ceil_div(work->scored_tokens, steps) : 1;
+	double keys = 0.5 * (work->longest_prompt + 1) + work->longest_source;
+	share.chunk_attended = share.rows * keys / 1024;
+	bool scored = work->scored_tokens > 0;
+	share.logit_rows = scored ? ceil_div(work->scored_tokens, steps) : work->prompt_tokens > 0;
 	/* Only the last step needs the logits of a prompt that is not scored. */
-	double last = shared_step(cost, load, &work->subnet->stack[STACK_DECODER], rows, logit_rows,
-	                0, attended);
+	double last = shared_step(cost, load, work->subnet, &share);
 	if (steps == 1)
 		return last;
-	double other = work->scored_tokens > 0
-	                ? last
-	                : shared_step(cost, load, &work->subnet->stack[STACK_DECODER], rows, 0, 0,
-	                                attended);
-	return other * (steps - 1) + last;
+	if (!scored)
+		share.logit_rows = 0;
+	return shared_step(cost, load, work->subnet, &share) * (steps - 1) + last;
 }
 
 void cost_predict(const struct cost_model *cost, const struct cost_limits *limits,
@@ -194,8 +219,8 @@ void cost_predict(const struct cost_model *cost, const struct cost_limits *limit
 	if (chunk < 1)
 		chunk = 1;
 	struct cost_time t = { 0 };
-	t.first_ms = pending_ms(cost, load, work->subnet->stack[STACK_DECODER].of, chunk)
-	                + prompt_ms(cost, load, work, chunk);
+	t.first_ms = pending_ms(cost, load, work->subnet, chunk)
+	                + prompt_ms(cost, limits, load, work, chunk);
 	t.total_ms = t.first_ms;
 	if (work->output_tokens > 0) {
 		int free = limits->sequences - load->decode_rows;
@@ -203,10 +228,12 @@ void cost_predict(const struct cost_model *cost, const struct cost_limits *limit
 		if (rows < 1)
 			rows = 1;
 		int waves = ceil_div(work->choices, rows);
-		double context = (work->longest_prompt + 0.5 * work->output_tokens) / 1024;
-		double attended = (double)work->subnet->stack[STACK_DECODER].depth * rows * context;
-		t.token_ms = shared_step(cost, load, &work->subnet->stack[STACK_DECODER], rows,
-		                rows, attended, 0);
+		double keys = work->longest_prompt + 0.5 * work->output_tokens
+		                + work->longest_source;
+		struct share share = {
+			.rows = rows, .logit_rows = rows, .attended = rows * keys / 1024
+		};
+		t.token_ms = shared_step(cost, load, work->subnet, &share);
 		t.total_ms += t.token_ms * ((double)work->output_tokens * waves - 1);
 	}
 	*ret_time = t;
@@ -218,197 +245,14 @@ double cost_decode_ms(const struct cost_model *cost, const int depth[STACKS]) {
 }
 
 double cost_prefill_ms(const struct cost_model *cost, const int depth[STACKS]) {
-	int rows = 128;
-	double chunk = cost->constant_ms + cost->row_ms * rows + cost->head_ms[0]
-	                + depth[STACK_DECODER] * table_ms(cost->layer_ms[STACK_DECODER], rows)
-	                + cost->chunk_attention_ms * depth[STACK_DECODER] * rows * 0.5 * rows
-	                                / 1024;
-	return chunk / rows;
-}
-
-/* ---- fitting ---- */
-
-/* More rows never take less time: noise adds, so that the fewer rows are wrong where they do. */
-static void order(double *table) {
-	double least = -1;
-	for (int i = COST_POINTS - 1; i >= 0; i--) {
-		if (table[i] < 0)
-			continue;
-		if (least >= 0 && table[i] > least)
-			table[i] = least;
-		least = table[i];
-	}
-}
-
-/* Points that were not measured (negative): on a line between their neighbours, and beyond the last
- * in proportion to the rows. */
-static void complete(double *table) {
-	int last = -1;
-	order(table);
-	for (int i = 0; i < COST_POINTS; i++) {
-		if (table[i] < 0)
-			continue;
-		for (int j = last + 1; j < i; j++) {
-			double weight = last < 0 ? 1
-			                         : (double)(cost_rows[j] - cost_rows[last])
-			                                / (cost_rows[i] - cost_rows[last]);
-			double low = last < 0 ? 0 : table[last];
-			table[j] = low + weight * (table[i] - low);
-		}
-		last = i;
-	}
-	for (int j = last + 1; j < COST_POINTS; j++)
-		table[j] = last < 0 ? 0 : table[last] * cost_rows[j] / cost_rows[last];
-}
-
-/* Milliseconds per layer, row and 1,024 keys from the same step at an early and a late position. */
-static double attention_rate(double near_ms, double far_ms, int depth, int rows, int context) {
-	if (context <= 0 || rows <= 0 || depth <= 0)
-		return -1;
-	return positive(far_ms - near_ms) / ((double)depth * rows * context / 1024);
-}
-
-/* What attention should cost by its share of a layer's bytes or arithmetic: `row_ms` a row. */
-static double plausible_rate(double measured, double share, double row_ms) {
-	double expected = share * row_ms;
-	if (measured < 0)
-		return expected;
-	if (expected <= 0)
-		return measured;
-	double low = expected / 3, high = expected * 8;
-	return measured < low ? low : measured > high ? high : measured;
-}
-
-static void fit_attention(const struct cost_samples *s, struct cost_model *cost) {
-	double decode = attention_rate(
-	                s->attend_near_ms, s->attend_far_ms, s->attend_depth, 1, s->attend_context);
-	double chunk = attention_rate(s->chunk_near_ms, s->chunk_far_ms, s->chunk_depth,
-	                s->chunk_rows, s->chunk_context);
-	/* A layer's time for each row, at the fewest and at the most rows measured. */
-	double few = 0, many = 0;
-	for (int i = 0; i < COST_POINTS; i++) {
-		if (s->deep_ms[i] < 0)
-			continue;
-		many = s->deep_ms[i] / s->deep[i] / cost_rows[i];
-		if (few == 0)
-			few = many;
-	}
-	cost->attention_ms = plausible_rate(decode, s->attend_share, few);
-	cost->chunk_attention_ms = plausible_rate(chunk, s->attend_share, many);
-}
-
-/* Under load all steps take longer than at their best. */
-static void scale(struct cost_model *cost, double factor) {
-	for (int i = 0; i < COST_POINTS; i++) {
-		cost->layer_ms[STACK_DECODER][i] *= factor;
-		cost->head_ms[i] *= factor;
-	}
-	cost->attention_ms *= factor;
-	cost->chunk_attention_ms *= factor;
-	cost->constant_ms *= factor;
-	cost->row_ms *= factor;
-}
-
-void cost_fit(const struct cost_samples *s, struct cost_model *ret_cost) {
-	struct cost_model cost = {
-		.margin = 1, .margin_rescued = 1, .answer_ratio = 1, .fitted = true
-	};
-	double *layer = cost.layer_ms[STACK_DECODER];
-	fit_attention(s, &cost);
-	int first = -1, last = -1;
-	double base[COST_POINTS];
-	for (int i = 0; i < COST_POINTS; i++) {
-		layer[i] = -1;
-		if (s->deep_ms[i] < 0)
-			continue;
-		int rows = cost_rows[i];
-		/* The chunk's own attention from position 0 is counted apart. */
-		double attention = (rows > 1 ? cost.chunk_attention_ms : cost.attention_ms) * rows
-		                * 0.5 * (rows + 1) / 1024;
-		double whole;
-		if (s->deep[i] > s->shallow[i])
-			whole = (s->deep_ms[i] - s->shallow_ms[i]) / (s->deep[i] - s->shallow[i]);
-		else
-			whole = s->deep_ms[i] / s->deep[i];
-		/* Noise may say that a layer takes no time: it takes at least a tenth of its part. */
-		double least = 0.1 * s->deep_ms[i] / s->deep[i];
-		layer[i] = whole - attention > least ? whole - attention : least;
-		base[i] = positive(s->deep_ms[i] - s->deep[i] * (layer[i] + attention));
-		if (first < 0)
-			first = i;
-		last = i;
-	}
-	complete(layer);
-	if (first >= 0) {
-		cost.constant_ms = base[first];
-		if (last > first)
-			cost.row_ms = positive(base[last] - base[first])
-			                / (cost_rows[last] - cost_rows[first]);
-	}
-	memcpy(cost.head_ms, s->head_ms, sizeof cost.head_ms);
-	complete(cost.head_ms);
-	if (s->level > 1)
-		scale(&cost, s->level);
-	*ret_cost = cost;
-}
-
-/* ---- learning from whole requests ---- */
-
-static int compare_doubles(const void *a, const void *b) {
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
-}
-
-static double quantile(const double *values, int n, double q) {
-	double sorted[COST_WINDOW];
-	memcpy(sorted, values, (size_t)n * sizeof sorted[0]);
-	qsort(sorted, (size_t)n, sizeof sorted[0], compare_doubles);
-	return sorted[(int)(q * (n - 1))];
-}
-
-/* Entries in use. */
-static int window(size_t real) {
-	return real < COST_PRIOR ? COST_PRIOR : real < COST_WINDOW ? (int)real : COST_WINDOW;
-}
-
-static double margin_at(const struct cost_history *history, double q) {
-	double margin = quantile(history->ratio, window(history->ratios), q);
-	return margin < MARGIN_LEAST ? MARGIN_LEAST : margin > MARGIN_MOST ? MARGIN_MOST : margin;
-}
-
-static void set_margins(const struct cost_history *history, struct cost_model *cost) {
-	cost->margin = margin_at(history, MARGIN_QUANTILE);
-	cost->margin_rescued = margin_at(history, MARGIN_RESCUED_QUANTILE);
-}
-
-void cost_history_init(struct cost_history *history, struct cost_model *cost, double spread) {
-	memset(history, 0, sizeof *history);
-	/* A request is many steps: it spreads less than they do. */
-	double high = 1 + 0.5 * (spread - 1);
-	high = high < 1.05 ? 1.05 : high > 1.5 ? 1.5 : high;
-	for (int i = 0; i < COST_PRIOR; i++) {
-		history->ratio[i] = high - (high - 1) * i / (COST_PRIOR - 1);
-		history->length[i] = 1;
-	}
-	set_margins(history, cost);
-}
-
-void cost_learn_ratio(struct cost_history *history, struct cost_model *cost, double ratio) {
-	if (!(ratio > 0) || !isfinite(ratio))
-		return;
-	history->ratio[history->ratios++ % COST_WINDOW] = ratio;
-	set_margins(history, cost);
-	double error[COST_WINDOW];
-	int n = history->ratios < COST_WINDOW ? (int)history->ratios : COST_WINDOW;
-	for (int i = 0; i < n; i++)
-		error[i] = fabs(history->ratio[i] - 1);
-	cost->error_p50 = quantile(error, n, 0.5);
-	cost->error_p95 = quantile(error, n, 0.95);
-}
-
-void cost_learn_length(struct cost_history *history, struct cost_model *cost, double ratio) {
-	if (!(ratio >= 0) || ratio > 1)
-		return;
-	history->length[history->lengths++ % COST_WINDOW] = ratio;
-	cost->answer_ratio = quantile(history->length, window(history->lengths), LENGTH_QUANTILE);
+	int rows = 128, encoder = depth[STACK_ENCODER], decoder = depth[STACK_DECODER];
+	double ms = cost->constant_ms + cost->row_ms * rows;
+	if (encoder > 0)
+		ms += encoder * table_ms(cost->layer_ms[STACK_ENCODER], rows)
+		                + decoder * table_ms(cost->cross_ms, rows)
+		                + cost->source_attention_ms * encoder * rows * rows / 1024;
+	else
+		ms += cost->head_ms[0] + decoder * table_ms(cost->layer_ms[STACK_DECODER], rows)
+		                + cost->chunk_attention_ms * decoder * rows * 0.5 * rows / 1024;
+	return ms / rows;
 }

@@ -36,6 +36,7 @@ struct cost_model {
 	double margin_rescued; /* the same for requests that may step down when they fall behind */
 	double error_p50, error_p95; /* of |actual / predicted - 1|, recent requests */
 	double answer_ratio;         /* learnt quantile of answer length over max_tokens */
+	double target_ratio;         /* the same of a seq2seq's answers over their sources */
 	bool fitted;
 };
 
@@ -128,28 +129,46 @@ double cost_prefill_ms(const struct cost_model *cost, const int depth[STACKS]);
 /* ---- fitting --------------------------------------------------------------------------------- */
 
 /*
- * Warm-up measurements in milliseconds: the time of a step with a chunk of cost_rows[i] prompt rows
- * from position 0 at two depths; a lone decode row and a chunk at a late position; the head. A
- * point that was not measured is negative and is extrapolated.
+ * One stack's part of the warm-up, in milliseconds: steps of cost_rows[i] rows at two depths, in
+ * whole texts from position 0 on. A point that was not measured is negative and is extrapolated.
  */
-struct cost_samples {
-	int shallow[COST_POINTS],
-	                deep[COST_POINTS]; /* depths; shallow < deep, or equal: one depth */
+struct cost_points {
+	int shallow[COST_POINTS], deep[COST_POINTS]; /* shallow <= deep; equal: one depth */
 	double shallow_ms[COST_POINTS], deep_ms[COST_POINTS]; /* low quantiles: noise only adds */
-	double head_ms[COST_POINTS];
+	int text[COST_POINTS]; /* tokens of the longest text; 0: as many as rows */
 	/* Bytes of 1,024 keys and values over the bytes of the weights of a layer: the same share of
 	 * arithmetic. Measured attention is kept near it, since the difference that shows it is
 	 * small. 0: unknown. */
 	double attend_share;
-	int attend_depth;   /* of the following */
+};
+
+/*
+ * Warm-up measurements: layers, the head, and attention as the difference between two steps of
+ * equal rows. Where a model has two stacks, its encoder is measured with one decoder layer to
+ * project for, and its decoder with sources of one token.
+ */
+struct cost_samples {
+	struct cost_points stack[STACKS]; /* deep[i] is 0 where nothing was measured */
+	int cross[COST_POINTS];           /* decoder layers of the following; at most 1: none */
+	double cross_ms[COST_POINTS];     /* the shallow encoder step, projected for that many */
+	double head_ms[COST_POINTS];
+	double class_ms; /* of a row that a classifier scores */
+	/* A lone decode row at the start and at a late position. */
+	int attend_depth;
 	int attend_context; /* position of the late row; 0: not measured */
 	double attend_near_ms, attend_far_ms;
 	int chunk_rows; /* rows of the chunk at a late position; 0: not measured */
 	int chunk_depth, chunk_context;
 	double chunk_near_ms, chunk_far_ms;
+	int source_rows; /* encoder rows in short and in long texts; 0: not measured */
+	int source_depth, source_context; /* tokens of a long text less those of a short one */
+	double source_near_ms, source_far_ms;
 	double level;  /* median over the low quantile that the times above are; at least 1 */
 	double spread; /* a high quantile over the median, at least 1 */
 };
+
+/* Nothing measured yet. */
+void cost_samples_init(struct cost_samples *samples);
 
 void cost_fit(const struct cost_samples *samples, struct cost_model *ret_cost);
 
@@ -158,13 +177,15 @@ void cost_fit(const struct cost_samples *samples, struct cost_model *ret_cost);
 enum { COST_WINDOW = 64, COST_PRIOR = 16 };
 
 /*
- * The last requests' actual / predicted time and answer length / max_tokens. Before there are any,
- * COST_PRIOR supposed ones stand in, which the first real ones replace; then the window grows.
+ * The last requests' actual / predicted time, and answer length / max_tokens or, where there is a
+ * source, / its length. Before there are any, COST_PRIOR supposed ones stand in, which the first
+ * real ones replace; then the window grows.
  */
 struct cost_history {
 	double ratio[COST_WINDOW];
 	double length[COST_WINDOW];
-	size_t ratios, lengths; /* real ones; the window is a ring */
+	double target[COST_WINDOW];
+	size_t ratios, lengths, targets; /* real ones; the window is a ring */
 };
 
 /* Supposes what the warm-up's spread suggests, and sets the margins from it. */
@@ -174,5 +195,6 @@ void cost_history_init(struct cost_history *history, struct cost_model *cost, do
 void cost_learn_ratio(struct cost_history *history, struct cost_model *cost, double ratio);
 /* An answer that ended by itself or at its limit, never one that was cut. */
 void cost_learn_length(struct cost_history *history, struct cost_model *cost, double ratio);
+void cost_learn_target(struct cost_history *history, struct cost_model *cost, double ratio);
 
 #endif

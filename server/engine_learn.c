@@ -122,7 +122,7 @@ void engine_step_down(struct engine *engine, struct ticket *t, int64_t now_ns) {
 		.limits = &engine->admission.limits,
 		.budget = admission_budget(job, spent_ms),
 		.rule = job->policy.rule,
-		.min_depth = job->policy.min_depth };
+		.min_depth = job->policy.min_depth[STACK_DECODER] };
 	if (t->report.times.first_token_ns > 0)
 		progress.budget.ttft_ms = 0;
 	if (!scheduler_has_budget(&progress.budget))

@@ -20,8 +20,12 @@ void handle_detokenize(struct call *call);
 /* info.c */
 void handle_models(struct call *call);
 void handle_model(struct call *call);
-void handle_depths(struct call *call);
 void handle_version(struct call *call);
+
+/* depths.c */
+void handle_depths(struct call *call);
+/* The current generation, or NULL after the call was refused. */
+const struct generation *handle_current(struct call *call);
 
 /* admin.c */
 void handle_livez(struct call *call);

@@ -39,7 +39,8 @@ struct depth_policy {
 	bool automatic;       /* the server chooses; else `subnet` binds */
 	struct subnet subnet; /* binding plan */
 	enum plan_rule rule;
-	int min_depth, max_depth; /* for automatic */
+	/* Bounds of what the server chooses; 0 for a stack that the model lacks. */
+	int min_depth[STACKS], max_depth[STACKS];
 	enum depth_reason reason; /* of a binding plan: EXPLICIT or DEFAULT */
 	char requested[80];       /* as the client said it, for the answer */
 	bool allow_step_down;

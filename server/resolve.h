@@ -26,8 +26,16 @@ struct job *resolve_job(const struct model *model, const struct config *config,
 bool resolve_model_name(const struct model *model, const struct config *config,
                 const struct request *request, struct depth_spec *ret_depth, struct error *e);
 
-/* Layers of a tier of this model; 0 if there is no such tier. */
-int resolve_tier(const struct model *model, const struct config *config, const char *name);
+/*
+ * The depths of a tier: a fraction is taken of every stack, a number is the main stack's and leaves
+ * the other whole. False if there is no such tier.
+ */
+bool resolve_tier(const struct model *model, const struct config *config, const char *name,
+                int ret_depth[STACKS]);
+
+/* The depths that a spec stands for, 0 for auto; false with invalid_depth. */
+bool resolve_spec(const struct model *model, const struct config *config,
+                const struct depth_spec *spec, int ret_depth[STACKS], struct error *e);
 
 /* Whether the configured plan rule and default depth exist in this model; else one sentence. */
 bool resolve_check_config(

@@ -11,7 +11,7 @@ bool resolve_policy(const struct model *model, const struct config *config,
                 const struct request *request, struct depth_policy *ret_policy, struct error *e);
 
 /* The subnet of a binding depth; false with invalid_depth. */
-bool resolve_subnet(const struct model *model, enum plan_rule rule, int64_t depth,
+bool resolve_subnet(const struct model *model, enum plan_rule rule, const int depth[STACKS],
                 struct subnet *ret_subnet, struct error *e);
 
 #endif

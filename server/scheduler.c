@@ -48,50 +48,88 @@ bool scheduler_fits(const struct scheduler_budget *budget, const struct cost_tim
 	                && (budget->tpot_ms <= 0 || time->token_ms * margin <= budget->tpot_ms);
 }
 
-static void predict(const struct scheduler_question *q, int index, struct cost_time *ret_time) {
+/* The rung `index` moved into the bounds. False: there is no such plan. */
+static bool rung_at(const struct ladder *ladder, int index, const int min[STACKS],
+                const int max[STACKS], struct subnet *ret_subnet) {
+	int depth[STACKS];
+	for (int s = 0; s < STACKS; s++) {
+		int d = ladder->rungs[index][s];
+		depth[s] = d < min[s] ? min[s] : d > max[s] ? max[s] : d;
+	}
+	return ladder_subnet(ladder, depth, ret_subnet);
+}
+
+static bool same_depths(const struct subnet *a, const struct subnet *b) {
+	return a->stack[STACK_ENCODER].depth == b->stack[STACK_ENCODER].depth
+	                && a->stack[STACK_DECODER].depth == b->stack[STACK_DECODER].depth;
+}
+
+bool scheduler_lowest(const struct ladder *ladder, const int min_depth[STACKS],
+                const int max_depth[STACKS], struct subnet *ret_subnet) {
+	for (int i = 0; i < ladder->n; i++) {
+		if (rung_at(ladder, i, min_depth, max_depth, ret_subnet))
+			return true;
+	}
+	return false;
+}
+
+/* Goes to the next lower rung that differs from the present one. False: this is the lowest. */
+static bool step_lower(const struct scheduler_question *q, int *index, struct subnet *subnet) {
+	struct subnet lower;
+	for (int i = *index - 1; i >= 0; i--) {
+		if (!rung_at(q->ladder, i, q->min_depth, q->max_depth, &lower)
+		                || same_depths(&lower, subnet))
+			continue;
+		*index = i;
+		*subnet = lower;
+		return true;
+	}
+	return false;
+}
+
+static int main_depth(const struct subnet *subnet) {
+	const struct plan *decoder = &subnet->stack[STACK_DECODER];
+	return decoder->of > 0 ? decoder->depth : subnet->stack[STACK_ENCODER].depth;
+}
+
+/* How many rungs the load takes off: of those above the configured depth. */
+static int rungs_off(const struct scheduler_question *q, int index, struct subnet subnet) {
+	int above = 0;
+	while (step_lower(q, &index, &subnet) && main_depth(&subnet) >= q->overload_min_depth)
+		above++;
+	return above - scheduler_overload_rung(0, above, q->waiting, q->slots);
+}
+
+static void predict(const struct scheduler_question *q, const struct subnet *subnet,
+                struct cost_time *ret_time) {
 	struct cost_work work = q->work;
-	work.subnet = &q->ladder.subnets[index];
+	work.subnet = subnet;
 	cost_predict(q->cost, q->limits, q->load, &work, ret_time);
 }
 
-static int depth_at(const struct scheduler_ladder *ladder, int index) {
-	return ladder->subnets[index].stack[STACK_DECODER].depth;
-}
-
-/* The last rung of at most `depth`, or -1. */
-static int rung_below(const struct scheduler_ladder *ladder, int depth) {
-	int i = ladder->n - 1;
-	while (i >= 0 && depth_at(ladder, i) > depth)
-		i--;
-	return i;
-}
-
 bool scheduler_choose(const struct scheduler_question *q, struct scheduler_choice *ret_choice) {
-	int top = rung_below(&q->ladder, q->max_depth);
-	int bottom = rung_below(&q->ladder, q->min_depth - 1) + 1;
-	if (top < bottom)
+	struct scheduler_choice choice = { .fits = true };
+	int index = q->ladder->n - 1;
+	while (index >= 0 && !rung_at(q->ladder, index, q->min_depth, q->max_depth, &choice.subnet))
+		index--;
+	if (index < 0)
 		return false;
-	struct scheduler_choice choice = { .index = top, .fits = true };
 	choice.reason = scheduler_has_budget(&q->budget) ? REASON_BUDGET : REASON_DEFAULT;
-	if (q->overload_depth < depth_at(&q->ladder, top)) {
-		choice.index = rung_below(&q->ladder, q->overload_depth);
-		if (choice.index < bottom)
-			choice.index = bottom;
-		if (choice.index < top)
-			choice.reason = REASON_OVERLOAD;
+	for (int off = rungs_off(q, index, choice.subnet); off > 0; off--) {
+		step_lower(q, &index, &choice.subnet);
+		choice.reason = REASON_OVERLOAD;
 	}
-	predict(q, choice.index, &choice.time);
+	predict(q, &choice.subnet, &choice.time);
 	while (!(choice.fits = scheduler_fits(&q->budget, &choice.time, q->margin))
-	                && choice.index > bottom) {
-		choice.index--;
+	                && step_lower(q, &index, &choice.subnet)) {
 		choice.reason = REASON_BUDGET;
-		predict(q, choice.index, &choice.time);
+		predict(q, &choice.subnet, &choice.time);
 	}
 	*ret_choice = choice;
 	return true;
 }
 
-int scheduler_overload_depth(int min, int max, int waiting, int slots) {
+int scheduler_overload_rung(int min, int max, int waiting, int slots) {
 	if (waiting <= 0 || min >= max)
 		return max;
 	if (slots < 1 || waiting >= slots)
@@ -129,15 +167,17 @@ bool scheduler_step_down(const struct scheduler_progress *p, struct plan *ret_pl
 /* ---- length and waiting ---- */
 
 int scheduler_predict_tokens(
-                int expected_tokens, int max_tokens, bool max_tokens_set, double answer_ratio) {
+                int expected_tokens, int max_tokens, bool max_tokens_set, double learnt_tokens) {
 	if (max_tokens <= 0)
 		return 0;
 	if (expected_tokens > 0)
 		return expected_tokens < max_tokens ? expected_tokens : max_tokens;
 	if (max_tokens_set)
 		return max_tokens;
-	int tokens = (int)ceil(answer_ratio * max_tokens);
-	return tokens < 1 ? 1 : tokens > max_tokens ? max_tokens : tokens;
+	if (learnt_tokens >= max_tokens)
+		return max_tokens;
+	int tokens = (int)ceil(learnt_tokens);
+	return tokens < 1 ? 1 : tokens;
 }
 
 double scheduler_wait_ms(const struct scheduler_queue *q) {

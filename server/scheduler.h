@@ -11,6 +11,7 @@
 
 #include "server/cost.h"
 #include "server/job.h"
+#include "server/ladder.h"
 
 /* ---- order ----------------------------------------------------------------------------------- */
 
@@ -51,12 +52,6 @@ bool scheduler_has_budget(const struct scheduler_budget *budget);
 bool scheduler_fits(
                 const struct scheduler_budget *budget, const struct cost_time *time, double margin);
 
-/* The plans that the server may choose from, ascending depths. */
-struct scheduler_ladder {
-	const struct subnet *subnets;
-	int n;
-};
-
 struct scheduler_question {
 	const struct cost_model *cost;
 	const struct cost_limits *limits;
@@ -64,29 +59,35 @@ struct scheduler_question {
 	struct cost_work work; /* `subnet` is not read */
 	struct scheduler_budget budget;
 	double margin; /* predictions are multiplied by it */
-	struct scheduler_ladder ladder;
-	int min_depth, max_depth; /* 1 <= min_depth <= max_depth */
-	int overload_depth; /* no deeper than this because of load; >= max_depth: no overload */
+	const struct ladder *ladder;
+	/* Every rung is moved into these bounds: 1 <= min <= max of a stack that the model has. */
+	int min_depth[STACKS], max_depth[STACKS];
+	/* `auto` goes lower while sequences wait for slots, but not below this depth of the main
+	 * stack. */
+	int waiting, slots, overload_min_depth;
 };
 
 struct scheduler_choice {
-	int index; /* into the ladder */
+	struct subnet subnet;
 	enum depth_reason reason;
 	bool fits; /* all budgets; true without one */
 	struct cost_time time;
 };
 
 /*
- * The deepest allowed plan whose predicted finish, with the margin, fits the budgets; the
- * shallowest allowed one, with `fits` false, if none does. False if the ladder has no depth in
- * [min_depth, max_depth].
+ * The highest rung within the bounds whose predicted finish, with the margin, fits the budgets; the
+ * lowest one, with `fits` false, if none does. False if no rung exists within the bounds.
  */
 bool scheduler_choose(
                 const struct scheduler_question *question, struct scheduler_choice *ret_choice);
 
-/* Depth limit of `auto` requests while `waiting` sequences wait for `slots`: from `max` when none
- * waits down to `min` when as many wait as can run. */
-int scheduler_overload_depth(int min, int max, int waiting, int slots);
+/* The lowest rung within the bounds; false if none exists. */
+bool scheduler_lowest(const struct ladder *ladder, const int min_depth[STACKS],
+                const int max_depth[STACKS], struct subnet *ret_subnet);
+
+/* The rung that `auto` requests go up to while `waiting` sequences wait for `slots`: from `max` when
+ * none waits down to `min` when as many wait as can run. */
+int scheduler_overload_rung(int min, int max, int waiting, int slots);
 
 /* A running request that may step down. */
 struct scheduler_progress {
@@ -96,24 +97,25 @@ struct scheduler_progress {
 	struct cost_work work; /* what is left: prompt_tokens still to run, tokens still to come */
 	struct scheduler_budget budget;
 	enum plan_rule rule;
-	int min_depth;
+	int min_depth; /* of the decoder */
 };
 
 /*
- * Whether the request falls behind and where it should go on: the deepest plan nested in
- * the decoder of work.subnet that is predicted to be in time, or the shallowest allowed if none is. False if it is
- * on time or has nowhere to go.
+ * Whether the request falls behind and where it should go on: the deepest plan nested in the
+ * decoder's of work.subnet that is predicted to be in time, or the shallowest allowed if none is.
+ * False if it is on time or has nowhere to go. An encoder's work is done at once: it never steps
+ * down.
  */
 bool scheduler_step_down(const struct scheduler_progress *progress, struct plan *ret_plan);
 
 /* ---- length and waiting ---------------------------------------------------------------------- */
 
 /*
- * Tokens that an answer is planned for: what the client expects, else its own max_tokens, else the
- * learnt part of the default. At least 1; 0 if max_tokens is 0.
+ * Tokens that an answer is planned for: what the client expects, else its own max_tokens, else what
+ * was learnt. At least 1 and at most max_tokens; 0 if max_tokens is 0.
  */
 int scheduler_predict_tokens(
-                int expected_tokens, int max_tokens, bool max_tokens_set, double answer_ratio);
+                int expected_tokens, int max_tokens, bool max_tokens_set, double learnt_tokens);
 
 struct scheduler_queue {
 	int waiting;              /* requests */

@@ -3,17 +3,18 @@
 #include "server/warmup.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "server/clock.h"
 
 #define POINT_MS 60.0 /* aim for one depth of one row count, all runs together */
-/* When each part must be through, from the beginning. */
+/* What each part may take. Two stacks share the first. */
 #define LAYERS_MS 1500.0
-#define HEAD_MS 1900.0
-#define ATTENTION_MS 2500.0
+#define TWO_STACKS_MS 2200.0
+#define HEAD_MS 400.0
+#define ATTENTION_MS 600.0
 
 enum { MOST_RUNS = 9, LEAST_RUNS = 3, CHUNK = 64, FAR = 512, MOST_SEQUENCES = 64 };
+enum { LONG_TEXT = 128, SHORT_TEXTS = 8, CLASS_ROWS = 8 };
 
 struct warmup {
 	struct batch *batch;
@@ -22,14 +23,26 @@ struct warmup {
 	const struct cost_limits *limits;
 	bool (*keep_going)(void *arg);
 	void *arg;
-	int64_t began_ns;
+	int64_t until_ns; /* of the present part */
 	struct row *rows; /* [max_rows] */
 	double level_sum, spread_sum;
 	int counted;
 };
 
-static bool may_go_on(const struct warmup *w, double until_ms) {
-	return w->keep_going(w->arg) && clock_ms(clock_now_ns() - w->began_ns) < until_ms;
+static void begin_part(struct warmup *w, double ms) {
+	w->until_ns = clock_now_ns() + (int64_t)(ms * 1e6);
+}
+
+static bool may_go_on(const struct warmup *w) {
+	return w->keep_going(w->arg) && clock_now_ns() < w->until_ns;
+}
+
+static const struct stack_facts *stack_of(const struct warmup *w, enum stack stack) {
+	return &w->model->facts.stack[stack];
+}
+
+static bool has_pairs(const struct warmup *w) {
+	return stack_of(w, STACK_ENCODER)->layers > 0 && stack_of(w, STACK_DECODER)->layers > 0;
 }
 
 /* ---- runs ---- */
@@ -68,22 +81,30 @@ static int runs_for(double first_ms) {
 
 /* ---- steps ---- */
 
-static int32_t token_at(const struct warmup *w, int i) {
-	return (int32_t)((unsigned)i * 7919u % (unsigned)w->model->facts.vocab);
+static int32_t token_at(const struct warmup *w, enum stack stack, int i) {
+	int vocab = stack_of(w, stack)->vocab;
+	return (int32_t)((unsigned)i * 7919u
+	                % (unsigned)(vocab > 0 ? vocab : w->model->facts.vocab));
 }
 
-static bool subnet_at(const struct warmup *w, int depth, struct subnet *ret_subnet) {
-	return model_subnet(w->model, PLAN_RULE_EVEN, depth, ret_subnet);
+/* `depth` of `stack`, and `other` of the other one, if the model has it. */
+static bool subnet_at(const struct warmup *w, enum stack stack, int depth, int other,
+                struct subnet *ret_subnet) {
+	int depths[STACKS];
+	for (int s = 0; s < STACKS; s++)
+		depths[s] = stack_of(w, (enum stack)s)->layers > 0 ? other : 0;
+	depths[stack] = depth;
+	return model_subnet_pair(w->model, PLAN_RULE_EVEN, depths, ret_subnet);
 }
 
-/* `count` rows of one sequence from its length on, appended to the step's rows. */
-static void add_rows(struct warmup *w, int *n, struct sequence *s, int count) {
-	int length = sequence_length(s);
+/* `count` rows of one sequence from position `at` on, appended to the step's rows. */
+static void add_rows(
+                struct warmup *w, enum stack stack, int *n, struct sequence *s, int at, int count) {
 	for (int i = 0; i < count; i++)
 		w->rows[(*n)++] = (struct row){ .sequence = s,
-			.stack = STACK_DECODER,
-			.token = token_at(w, length + i),
-			.position = length + i };
+			.stack = stack,
+			.token = token_at(w, stack, at + i),
+			.position = at + i };
 }
 
 static double run_ms(struct warmup *w, int n) {
@@ -92,103 +113,160 @@ static double run_ms(struct warmup *w, int n) {
 	return clock_ms(clock_now_ns() - before);
 }
 
-/* One step of `rows` prompt rows at `depth`, in as many sequences as the context demands; negative
- * if the pool cannot hold them. */
-static double prompt_step_ms(struct warmup *w, int depth, int rows) {
+/* A sequence for `tokens` rows of `stack`; a decoder's source is one token. NULL if the pool cannot
+ * hold it. */
+static struct sequence *open_for(
+                struct warmup *w, enum stack stack, const struct subnet *subnet, int tokens) {
+	if (stack == STACK_ENCODER)
+		return sequence_open_source(w->workspace, subnet, has_pairs(w) ? 1 : 0, tokens);
+	if (!has_pairs(w))
+		return sequence_open(w->workspace, subnet, tokens);
+	struct sequence *s = sequence_open_source(w->workspace, subnet, tokens, 1);
+	if (s) {
+		int n = 0;
+		add_rows(w, STACK_ENCODER, &n, s, 0, 1);
+		step_run(w->workspace, w->rows, n);
+	}
+	return s;
+}
+
+/* How many texts of `tokens` tokens a step takes. */
+static int texts_in_a_step(const struct warmup *w, enum stack stack, int tokens) {
+	int most = w->limits->sequences < MOST_SEQUENCES ? w->limits->sequences : MOST_SEQUENCES;
+	int tiles = (tokens + KV_TILE - 1) / KV_TILE;
+	if (stack == STACK_ENCODER && workspace_source_tiles(w->workspace) / tiles < most)
+		most = workspace_source_tiles(w->workspace) / tiles;
+	return most;
+}
+
+/* One step of `rows` rows from position 0 on, in texts of at most `text` tokens; negative if the
+ * pool cannot hold them. */
+static double texts_step_ms(struct warmup *w, enum stack stack, const struct subnet *subnet,
+                int rows, int text) {
 	struct sequence *open[MOST_SEQUENCES];
-	struct subnet subnet;
-	int context = w->model->facts.context, n = 0, sequences = 0;
+	int most = texts_in_a_step(w, stack, text), texts = 0, n = 0;
 	double ms = -1;
-	if (!subnet_at(w, depth, &subnet))
-		return ms;
-	while (n < rows && sequences < MOST_SEQUENCES && sequences < w->limits->sequences) {
-		int count = rows - n < context ? rows - n : context;
-		struct sequence *s = sequence_open(w->workspace, &subnet, count);
-		if (!s)
+	for (int left = rows; left > 0 && texts < most; texts++) {
+		int count = left < text ? left : text;
+		open[texts] = open_for(w, stack, subnet, count);
+		if (!open[texts])
 			break;
-		open[sequences++] = s;
-		add_rows(w, &n, s, count);
+		left -= count;
+	}
+	for (int i = 0; i < texts; i++) {
+		int left = rows - n;
+		add_rows(w, stack, &n, open[i], 0, left < text ? left : text);
 	}
 	if (n == rows)
 		ms = run_ms(w, n);
-	while (sequences > 0)
-		sequence_close(w->workspace, open[--sequences]);
+	while (texts > 0)
+		sequence_close(w->workspace, open[--texts]);
 	return ms;
+}
+
+/* The same in texts as long as the context allows. */
+static double prompt_step_ms(
+                struct warmup *w, enum stack stack, const struct subnet *subnet, int rows) {
+	int context = stack_of(w, stack)->context;
+	return texts_step_ms(w, stack, subnet, rows, rows < context ? rows : context);
+}
+
+static double depth_step_ms(struct warmup *w, enum stack stack, int depth, int other, int rows) {
+	struct subnet subnet;
+	return subnet_at(w, stack, depth, other, &subnet) ? prompt_step_ms(w, stack, &subnet, rows)
+	                                                  : -1;
 }
 
 /* ---- layers ---- */
 
-/* The deep and the shallow depth take turns, so that a drift of the machine hits both. */
-static void measure_point(
-                struct warmup *w, int point, double expected_ms, struct cost_samples *samples) {
-	int layers = model_layers(w->model), rows = cost_rows[point];
+/* The deep and the shallow depth take turns, so that a drift of the machine hits both. An encoder
+ * is measured with one decoder layer to project for, and once more with all of them. */
+static void measure_point(struct warmup *w, enum stack stack, int point, double expected_ms,
+                struct cost_samples *samples) {
+	struct cost_points *points = &samples->stack[stack];
+	int layers = stack_of(w, stack)->layers, rows = cost_rows[point];
+	int context = stack_of(w, stack)->context;
 	int deep = layers;
 	if (expected_ms > POINT_MS && layers > 2) {
 		deep = (int)(layers * POINT_MS / expected_ms);
 		deep = deep < 2 ? 2 : deep;
 	}
 	int shallow = deep > 1 ? 1 : deep;
+	int cross = has_pairs(w) && stack == STACK_ENCODER ? stack_of(w, STACK_DECODER)->layers : 0;
 	/* The first run pays for what has not been touched yet. */
-	double first = prompt_step_ms(w, deep, rows);
+	double first = depth_step_ms(w, stack, deep, 1, rows);
 	if (first < 0)
 		return;
-	struct runs low = { .n = 0 }, high = { .n = 0 };
+	struct runs low = { .n = 0 }, high = { .n = 0 }, crossed = { .n = 0 };
 	int runs = runs_for(first);
-	for (int i = 0; i < runs && (i == 0 || may_go_on(w, LAYERS_MS)); i++) {
-		high.ms[high.n++] = prompt_step_ms(w, deep, rows);
-		low.ms[low.n++] = prompt_step_ms(w, shallow, rows);
+	for (int i = 0; i < runs && (i == 0 || may_go_on(w)); i++) {
+		high.ms[high.n++] = depth_step_ms(w, stack, deep, 1, rows);
+		low.ms[low.n++] = depth_step_ms(w, stack, shallow, 1, rows);
+		double ms = cross > 1 ? depth_step_ms(w, stack, shallow, cross, rows) : -1;
+		if (ms >= 0)
+			crossed.ms[crossed.n++] = ms;
 	}
-	samples->deep[point] = deep;
-	samples->shallow[point] = shallow;
-	samples->deep_ms[point] = low_quantile(w, &high);
-	samples->shallow_ms[point] = low_quantile(w, &low);
+	points->deep[point] = deep;
+	points->shallow[point] = shallow;
+	points->text[point] = rows < context ? rows : context;
+	points->deep_ms[point] = low_quantile(w, &high);
+	points->shallow_ms[point] = low_quantile(w, &low);
+	if (crossed.n > 0) {
+		samples->cross[point] = cross;
+		samples->cross_ms[point] = low_quantile(w, &crossed);
+	}
 }
 
-static void measure_layers(struct warmup *w, struct cost_samples *samples) {
+static void measure_layers(struct warmup *w, enum stack stack, struct cost_samples *samples) {
+	const struct cost_points *points = &samples->stack[stack];
 	double per_row = 0;
 	for (int i = 0; i < COST_POINTS; i++) {
-		samples->deep_ms[i] = samples->shallow_ms[i] = -1;
-		if (cost_rows[i] > w->limits->max_rows || (i > 0 && !may_go_on(w, LAYERS_MS)))
+		if (cost_rows[i] > w->limits->max_rows || (i > 0 && !may_go_on(w)))
 			continue;
 		/* At most in proportion to the rows of the point before. */
-		measure_point(w, i, per_row * cost_rows[i], samples);
-		if (samples->deep_ms[i] >= 0)
-			per_row = samples->deep_ms[i] * model_layers(w->model) / samples->deep[i]
+		measure_point(w, stack, i, per_row * cost_rows[i], samples);
+		if (points->deep[i] > 0)
+			per_row = points->deep_ms[i] * stack_of(w, stack)->layers / points->deep[i]
 			                / cost_rows[i];
 	}
 }
 
 /* ---- head ---- */
 
-static void measure_head(struct warmup *w, struct cost_samples *samples) {
-	/* Tokens are drawn as most requests of this model will have them drawn. */
+/* Draws a token from each row, as most requests of this model will have it done. */
+static void draw(struct warmup *w, const float *logits, int n) {
 	const struct generation_defaults *defaults = &w->model->defaults;
 	struct sampling sampling = { .temperature = (float)defaults->temperature,
 		.top_p = (float)defaults->top_p,
 		.top_k = defaults->top_k,
 		.repetition_penalty = 1,
 		.seed = 1 };
+	if (has_pairs(w))
+		sampling.temperature = 0;
+	size_t stride = step_logits_stride(w->workspace);
+	for (int r = 0; r < n; r++) {
+		int32_t token;
+		sample_token(batch_sampler(w->batch), logits + (size_t)r * stride, &sampling, NULL,
+		                0, NULL, 0, 0, (uint32_t)r, &token);
+	}
+}
+
+static void measure_head(struct warmup *w, enum stack stack, struct cost_samples *samples) {
 	int indices[MOST_SEQUENCES];
 	for (int i = 0; i < MOST_SEQUENCES; i++)
 		indices[i] = i;
 	for (int i = 0; i < COST_POINTS; i++) {
 		int n = cost_rows[i];
-		samples->head_ms[i] = -1;
 		if (n > batch_max_logit_rows(w->batch) || n > MOST_SEQUENCES
-		                || (i > 0 && !may_go_on(w, HEAD_MS)) || prompt_step_ms(w, 1, n) < 0)
+		                || (i > 0 && !may_go_on(w)) || depth_step_ms(w, stack, 1, 1, n) < 0)
 			continue;
 		struct runs runs = { .n = 0 };
 		int most = MOST_RUNS;
 		for (int k = 0; k < most; k++) {
 			int64_t before = clock_now_ns();
 			const float *logits = step_logits(w->workspace, indices, n);
-			size_t stride = step_logits_stride(w->workspace);
-			for (int r = 0; r < n; r++) {
-				int32_t token;
-				sample_token(batch_sampler(w->batch), logits + (size_t)r * stride,
-				                &sampling, NULL, 0, NULL, 0, 0, (uint32_t)r,
-				                &token);
-			}
+			if (stack == STACK_DECODER)
+				draw(w, logits, n);
 			double ms = clock_ms(clock_now_ns() - before);
 			if (k == 0)
 				most = runs_for(ms);
@@ -198,20 +276,46 @@ static void measure_head(struct warmup *w, struct cost_samples *samples) {
 	}
 }
 
+static void measure_classes(struct warmup *w, struct cost_samples *samples) {
+	int indices[CLASS_ROWS], rows = CLASS_ROWS;
+	struct runs runs = { .n = 0 };
+	for (int i = 0; i < CLASS_ROWS; i++)
+		indices[i] = i;
+	if (rows > batch_max_logit_rows(w->batch))
+		rows = batch_max_logit_rows(w->batch);
+	if (depth_step_ms(w, STACK_ENCODER, 1, 0, rows) < 0)
+		return;
+	for (int k = 0; k < LEAST_RUNS; k++) {
+		int64_t before = clock_now_ns();
+		step_classes(w->workspace, 0, indices, rows);
+		runs.ms[runs.n++] = clock_ms(clock_now_ns() - before);
+	}
+	samples->class_ms = low_quantile(w, &runs) / rows;
+}
+
 /* ---- attention ---- */
 
-/* A sequence with `length` tokens in it, and room for `more`; NULL if the pool cannot hold it. */
+/* A sequence with `length` tokens in its decoder, and room for `more`; NULL if the pool cannot hold
+ * it. */
 static struct sequence *filled(struct warmup *w, int depth, int length, int more) {
 	struct subnet subnet;
-	if (!subnet_at(w, depth, &subnet))
+	if (!subnet_at(w, STACK_DECODER, depth, 1, &subnet))
 		return NULL;
-	struct sequence *s = sequence_open(w->workspace, &subnet, length + more);
+	struct sequence *s = open_for(w, STACK_DECODER, &subnet, length + more);
 	while (s && sequence_length(s) < length) {
-		int n = 0, left = length - sequence_length(s);
-		add_rows(w, &n, s, left < w->limits->max_rows ? left : w->limits->max_rows);
+		int n = 0, at = sequence_length(s), left = length - at;
+		int most = w->limits->max_rows;
+		add_rows(w, STACK_DECODER, &n, s, at, left < most ? left : most);
 		step_run(w->workspace, w->rows, n);
 	}
 	return s;
+}
+
+/* A step of the sequence's next `rows` decoder rows. */
+static double next_rows_ms(struct warmup *w, struct sequence *s, int rows) {
+	int n = 0;
+	add_rows(w, STACK_DECODER, &n, s, sequence_length(s), rows);
+	return run_ms(w, n);
 }
 
 /* Single rows at the start of one sequence and at the end of another, in turns. */
@@ -221,12 +325,8 @@ static void measure_decode_attention(
 	struct sequence *late = filled(w, depth, far, MOST_RUNS);
 	struct runs near_runs = { .n = 0 }, far_runs = { .n = 0 };
 	for (int i = 0; early && late && i < MOST_RUNS; i++) {
-		int n = 0;
-		add_rows(w, &n, early, 1);
-		near_runs.ms[near_runs.n++] = run_ms(w, n);
-		n = 0;
-		add_rows(w, &n, late, 1);
-		far_runs.ms[far_runs.n++] = run_ms(w, n);
+		near_runs.ms[near_runs.n++] = next_rows_ms(w, early, 1);
+		far_runs.ms[far_runs.n++] = next_rows_ms(w, late, 1);
 	}
 	sequence_close(w->workspace, early);
 	sequence_close(w->workspace, late);
@@ -241,13 +341,11 @@ static void measure_decode_attention(
 static void measure_chunk_attention(
                 struct warmup *w, int depth, int far, int rows, struct cost_samples *samples) {
 	struct runs near_runs = { .n = 0 }, far_runs = { .n = 0 };
-	for (int i = 0; i < LEAST_RUNS && may_go_on(w, ATTENTION_MS); i++) {
+	for (int i = 0; i < LEAST_RUNS && may_go_on(w); i++) {
 		struct sequence *late = filled(w, depth, far, rows);
-		double early_ms = prompt_step_ms(w, depth, rows);
+		double early_ms = depth_step_ms(w, STACK_DECODER, depth, 1, rows);
 		if (late && early_ms >= 0) {
-			int n = 0;
-			add_rows(w, &n, late, rows);
-			far_runs.ms[far_runs.n++] = run_ms(w, n);
+			far_runs.ms[far_runs.n++] = next_rows_ms(w, late, rows);
 			near_runs.ms[near_runs.n++] = early_ms;
 		}
 		sequence_close(w->workspace, late);
@@ -261,24 +359,62 @@ static void measure_chunk_attention(
 	samples->chunk_far_ms = low_quantile(w, &far_runs);
 }
 
-static void measure_attention(struct warmup *w, struct cost_samples *samples) {
-	int context = w->model->facts.context, rows = CHUNK;
+/* As deep as the largest chunk could be measured. */
+static int measured_depth(const struct cost_points *points) {
+	int depth = 1;
+	for (int i = 0; i < COST_POINTS; i++) {
+		if (points->deep[i] > 0)
+			depth = points->deep[i];
+	}
+	return depth;
+}
+
+static void measure_decoder_attention(struct warmup *w, struct cost_samples *samples) {
+	int context = stack_of(w, STACK_DECODER)->context, rows = CHUNK;
 	if (rows > w->limits->max_rows)
 		rows = w->limits->max_rows;
 	int far = context - rows - MOST_RUNS;
 	if (far > FAR)
 		far = FAR;
-	/* As deep as the largest chunk could be measured. */
-	int depth = 1;
-	for (int i = 0; i < COST_POINTS; i++) {
-		if (samples->deep_ms[i] >= 0)
-			depth = samples->deep[i];
-	}
-	if (far < 1 || !may_go_on(w, ATTENTION_MS))
+	int depth = measured_depth(&samples->stack[STACK_DECODER]);
+	if (far < 1 || !may_go_on(w))
 		return;
 	measure_decode_attention(w, depth, far, samples);
-	if (may_go_on(w, ATTENTION_MS))
+	if (may_go_on(w))
 		measure_chunk_attention(w, depth, far, rows, samples);
+}
+
+/* The same rows as one long text and as several short ones. */
+static void measure_encoder_attention(struct warmup *w, struct cost_samples *samples) {
+	int rows = stack_of(w, STACK_ENCODER)->context, texts = SHORT_TEXTS;
+	int depth = measured_depth(&samples->stack[STACK_ENCODER]);
+	struct subnet subnet;
+	if (rows > w->limits->max_rows)
+		rows = w->limits->max_rows;
+	if (rows > LONG_TEXT)
+		rows = LONG_TEXT;
+	if (texts_in_a_step(w, STACK_ENCODER, 1) < texts)
+		texts = texts_in_a_step(w, STACK_ENCODER, 1);
+	if (texts < 2 || rows < texts || !subnet_at(w, STACK_ENCODER, depth, 1, &subnet))
+		return;
+	int shorter = rows / texts;
+	rows = shorter * texts;
+	struct runs near_runs = { .n = 0 }, far_runs = { .n = 0 };
+	for (int i = 0; i < MOST_RUNS && may_go_on(w); i++) {
+		double near_ms = texts_step_ms(w, STACK_ENCODER, &subnet, rows, shorter);
+		double far_ms = texts_step_ms(w, STACK_ENCODER, &subnet, rows, rows);
+		if (near_ms < 0 || far_ms < 0)
+			return;
+		near_runs.ms[near_runs.n++] = near_ms;
+		far_runs.ms[far_runs.n++] = far_ms;
+	}
+	if (far_runs.n == 0)
+		return;
+	samples->source_rows = rows;
+	samples->source_depth = depth;
+	samples->source_context = rows - shorter;
+	samples->source_near_ms = low_quantile(w, &near_runs);
+	samples->source_far_ms = low_quantile(w, &far_runs);
 }
 
 /* ---- all ---- */
@@ -290,21 +426,34 @@ void warmup_measure(struct batch *b, const struct model *model, bool (*keep_goin
 		.model = model,
 		.limits = batch_limits(b),
 		.keep_going = keep_going,
-		.arg = arg,
-		.began_ns = clock_now_ns() };
-	const struct stack_facts *facts = &model->facts.stack[STACK_DECODER];
-	memset(ret_samples, 0, sizeof *ret_samples);
-	for (int i = 0; i < COST_POINTS; i++)
-		ret_samples->deep_ms[i] = ret_samples->shallow_ms[i] = ret_samples->head_ms[i] = -1;
-	double layer_bytes = (double)model->weights.layer_bytes[STACK_DECODER];
-	if (layer_bytes > 0)
-		ret_samples->attend_share = 1024.0 * facts->dim * 2 * sizeof(float) / layer_bytes;
+		.arg = arg };
+	const struct facts *facts = &model->facts;
+	cost_samples_init(ret_samples);
 	w.rows = calloc((size_t)w.limits->max_rows, sizeof *w.rows);
 	if (!w.rows)
 		return;
-	measure_layers(&w, ret_samples);
-	measure_head(&w, ret_samples);
-	measure_attention(&w, ret_samples);
+	for (int s = 0; s < STACKS; s++) {
+		double layer_bytes = (double)model->weights.layer_bytes[s];
+		if (facts->stack[s].layers == 0)
+			continue;
+		if (layer_bytes > 0)
+			ret_samples->stack[s].attend_share = 1024.0 * facts->stack[s].dim * 2
+			                * sizeof(float) / layer_bytes;
+		begin_part(&w, has_pairs(&w) ? TWO_STACKS_MS / 2 : LAYERS_MS);
+		measure_layers(&w, (enum stack)s, ret_samples);
+	}
+	begin_part(&w, HEAD_MS);
+	if (facts->kind != KIND_ENCODER)
+		measure_head(&w, STACK_DECODER, ret_samples);
+	else if (facts->mlm_head)
+		measure_head(&w, STACK_ENCODER, ret_samples);
+	if (facts->n_classifiers > 0)
+		measure_classes(&w, ret_samples);
+	begin_part(&w, ATTENTION_MS);
+	if (facts->stack[STACK_DECODER].layers > 0)
+		measure_decoder_attention(&w, ret_samples);
+	if (facts->stack[STACK_ENCODER].layers > 0)
+		measure_encoder_attention(&w, ret_samples);
 	ret_samples->level = w.counted > 0 ? w.level_sum / w.counted : 1;
 	ret_samples->spread = w.counted > 0 ? w.spread_sum / w.counted : 1.2;
 	free(w.rows);

@@ -14,7 +14,7 @@ enum { LAYERS = 12, REQUESTS = 200 };
 
 static const struct cost_limits limits = { .max_rows = 512, .prefill_rows = 128, .sequences = 64 };
 static const struct cost_load idle;
-static struct subnet subnets[LAYERS];
+static const struct model model = { .facts.stack[STACK_DECODER].layers = LAYERS };
 
 /* ---- the machine ---- */
 
@@ -57,15 +57,19 @@ static double measured(struct machine *m, int depth, int rows, double attended, 
 }
 
 static void warm_up(struct machine *m, struct cost_model *cost, struct cost_history *history) {
-	struct cost_samples s = {
-		.attend_share = 0.3, .attend_depth = LAYERS, .attend_context = 400
-	};
+	struct cost_samples s;
+	cost_samples_init(&s);
+	s.level = s.spread = 0;
+	s.attend_depth = LAYERS;
+	s.attend_context = 400;
+	struct cost_points *p = &s.stack[STACK_DECODER];
+	p->attend_share = 0.3;
 	for (int i = 0; i < COST_POINTS; i++) {
 		int rows = cost_rows[i];
-		s.deep[i] = LAYERS;
-		s.shallow[i] = 1;
-		s.deep_ms[i] = measured(m, LAYERS, rows, LAYERS * rows * rows * 0.5 / 1024, 0, &s);
-		s.shallow_ms[i] = measured(m, 1, rows, rows * rows * 0.5 / 1024, 0, &s);
+		p->deep[i] = LAYERS;
+		p->shallow[i] = 1;
+		p->deep_ms[i] = measured(m, LAYERS, rows, LAYERS * rows * rows * 0.5 / 1024, 0, &s);
+		p->shallow_ms[i] = measured(m, 1, rows, rows * rows * 0.5 / 1024, 0, &s);
 		s.head_ms[i] = 0.06 * rows;
 	}
 	s.attend_near_ms = measured(m, LAYERS, 1, 0, 0, &s);
@@ -138,7 +142,8 @@ struct outcome {
 /* A request at an explicit depth, from which the model learns like from any other. */
 static double run_alone(struct machine *m, struct cost_model *cost, struct cost_history *history,
                 int depth, int prompt, int tokens) {
-	struct run r = { .cost = cost, .subnet = subnets[depth - 1] };
+	struct run r = { .cost = cost };
+	model_subnet(&model, PLAN_RULE_EVEN, depth, &r.subnet);
 	struct cost_work work = { .subnet = &r.subnet,
 		.prompt_tokens = prompt,
 		.longest_prompt = prompt,
@@ -155,8 +160,8 @@ static struct outcome serve(struct machine *m) {
 	struct cost_model cost;
 	struct cost_history history;
 	int met = 0, depth = 0, best_depth = 0, changed = 0;
-	for (int d = 1; d <= LAYERS; d++)
-		plan_by_rule(PLAN_RULE_EVEN, LAYERS, d, &subnets[d - 1].stack[STACK_DECODER]);
+	struct ladder ladder;
+	CHECK(ladder_init(&ladder, &model, PLAN_RULE_EVEN));
 	warm_up(m, &cost, &history);
 	for (int i = 0; i < REQUESTS; i++) {
 		int prompt = 4 + (int)(60 * noise(m)), tokens = 8 + (int)(40 * noise(m)), best = 1;
@@ -178,15 +183,12 @@ static struct outcome serve(struct machine *m) {
 			                .output_tokens = tokens },
 			.budget = { .latency_ms = budget },
 			.margin = cost.margin_rescued,
-			.ladder = { subnets, LAYERS },
-			.min_depth = 1,
-			.max_depth = LAYERS,
-			.overload_depth = LAYERS };
+			.ladder = &ladder,
+			.min_depth = { [STACK_DECODER] = 1 },
+			.max_depth = { [STACK_DECODER] = LAYERS } };
 		struct scheduler_choice choice;
 		CHECK(scheduler_choose(&q, &choice));
-		struct run r = {
-			.cost = &cost, .subnet = subnets[choice.index], .budget_ms = budget
-		};
+		struct run r = { .cost = &cost, .subnet = choice.subnet, .budget_ms = budget };
 		depth += r.subnet.stack[STACK_DECODER].depth;
 		best_depth += best;
 		run(m, &r, prompt, tokens);
@@ -197,6 +199,7 @@ static struct outcome serve(struct machine *m) {
 			ratio = cost.margin;
 		cost_learn_ratio(&history, &cost, ratio);
 	}
+	ladder_finish(&ladder);
 	return (struct outcome){ (double)met / REQUESTS, (double)depth / best_depth,
 		(double)changed / REQUESTS };
 }

@@ -31,12 +31,17 @@ static double machine_step(int depth, int rows, double attended, int logit_rows)
 
 /* What warm-up would measure on it; no attention in the chunks, so that sums stay simple. */
 static struct cost_samples machine_samples(void) {
-	struct cost_samples s = { .attend_depth = LAYERS, .attend_context = 512, .spread = 1.1 };
+	struct cost_samples s;
+	cost_samples_init(&s);
+	s.attend_depth = LAYERS;
+	s.attend_context = 512;
+	s.spread = 1.1;
+	struct cost_points *p = &s.stack[STACK_DECODER];
 	for (int i = 0; i < COST_POINTS; i++) {
-		s.deep[i] = LAYERS;
-		s.shallow[i] = 1;
-		s.deep_ms[i] = machine_step(LAYERS, cost_rows[i], 0, 0);
-		s.shallow_ms[i] = machine_step(1, cost_rows[i], 0, 0);
+		p->deep[i] = LAYERS;
+		p->shallow[i] = 1;
+		p->deep_ms[i] = machine_step(LAYERS, cost_rows[i], 0, 0);
+		p->shallow_ms[i] = machine_step(1, cost_rows[i], 0, 0);
 		s.head_ms[i] = 0.1 * cost_rows[i];
 	}
 	s.attend_near_ms = machine_step(LAYERS, 1, 0, 0);
@@ -101,9 +106,12 @@ TEST(points_that_were_not_measured_are_filled_in) {
 	struct cost_samples s = machine_samples();
 	struct cost_model cost;
 	int count[LAYERS];
-	for (int i = 7; i < COST_POINTS; i++)
-		s.deep_ms[i] = s.shallow_ms[i] = s.head_ms[i] = -1;
-	s.deep_ms[3] = s.head_ms[3] = -1;
+	for (int i = 7; i < COST_POINTS; i++) {
+		s.stack[STACK_DECODER].deep[i] = 0;
+		s.head_ms[i] = -1;
+	}
+	s.stack[STACK_DECODER].deep[3] = 0;
+	s.head_ms[3] = -1;
 	cost_fit(&s, &cost);
 	struct cost_step few = decode_step(8, LAYERS, 0, count);
 	CHECK(near_to(cost_step_ms(&cost, &few), machine_step(LAYERS, 8, 0, 8), 0.1));
@@ -116,8 +124,8 @@ TEST(noise_never_makes_time_negative_or_more_rows_cheaper) {
 		struct cost_samples s = machine_samples();
 		struct cost_model cost;
 		for (int i = 0; i < COST_POINTS; i++) {
-			s.deep_ms[i] *= 0.2 + 2 * noise();
-			s.shallow_ms[i] *= 0.2 + 2 * noise();
+			s.stack[STACK_DECODER].deep_ms[i] *= 0.2 + 2 * noise();
+			s.stack[STACK_DECODER].shallow_ms[i] *= 0.2 + 2 * noise();
 			s.head_ms[i] *= 0.2 + 2 * noise();
 		}
 		s.attend_far_ms *= 0.2 + noise();
@@ -134,7 +142,7 @@ TEST(noise_never_makes_time_negative_or_more_rows_cheaper) {
 TEST(measured_attention_stays_near_its_share_of_the_weights) {
 	struct cost_samples s = machine_samples();
 	struct cost_model cost;
-	s.attend_share = 0.5;
+	s.stack[STACK_DECODER].attend_share = 0.5;
 	s.attend_far_ms = 1e6;
 	cost_fit(&s, &cost);
 	/* A row costs at most 8 x half of what a layer's weights cost it: (0.3 + 12 x 0.5) / 12. */

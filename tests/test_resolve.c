@@ -63,17 +63,25 @@ TEST(depths_outside_the_model_are_refused) {
 	rig_close(&rig);
 }
 
+static int tier_of(const char *name) {
+	int depth[STACKS];
+	CHECK(resolve_tier(rig.model, &rig.config, name, depth));
+	CHECK_INT(depth[STACK_ENCODER], 0);
+	return depth[STACK_DECODER];
+}
+
 TEST(tiers_are_fractions_rounded_up) {
 	open_opt();
-	CHECK_INT(resolve_tier(rig.model, &rig.config, "fast"), 2);
-	CHECK_INT(resolve_tier(rig.model, &rig.config, "balanced"), 3);
-	CHECK_INT(resolve_tier(rig.model, &rig.config, "full"), 6);
-	CHECK_INT(resolve_tier(rig.model, &rig.config, "none"), 0);
+	CHECK_INT(tier_of("fast"), 2);
+	CHECK_INT(tier_of("balanced"), 3);
+	CHECK_INT(tier_of("full"), 6);
+	int depth[STACKS];
+	CHECK(!resolve_tier(rig.model, &rig.config, "none", depth));
 	rig.config.tiers[0] = (struct config_tier){ "deep", 0, 5 };
 	rig.config.tiers[1] = (struct config_tier){ "third", 1.0 / 3, 0 };
 	rig.config.n_tiers = 2;
-	CHECK_INT(resolve_tier(rig.model, &rig.config, "deep"), 5);
-	CHECK_INT(resolve_tier(rig.model, &rig.config, "third"), 2);
+	CHECK_INT(tier_of("deep"), 5);
+	CHECK_INT(tier_of("third"), 2);
 	struct job *job = completion("{\"prompt\":\"the\",\"depth\":\"deep\"}");
 	CHECK_INT(depth_of(job), 5);
 	CHECK_STR(job->policy.requested, "deep");
@@ -136,8 +144,8 @@ TEST(a_budget_without_a_depth_lets_the_server_choose) {
 	struct job *job =
 	                completion("{\"prompt\":\"the\",\"latency_budget_ms\":50,\"min_depth\":2}");
 	CHECK(job->policy.automatic);
-	CHECK_INT(job->policy.min_depth, 2);
-	CHECK_INT(job->policy.max_depth, 6);
+	CHECK_INT(job->policy.min_depth[STACK_DECODER], 2);
+	CHECK_INT(job->policy.max_depth[STACK_DECODER], 6);
 	CHECK_STR(job->policy.requested, "auto");
 	job_destroy(job);
 	job = completion("{\"prompt\":\"the\",\"latency_budget_ms\":50,\"depth\":3}");

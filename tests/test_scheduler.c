@@ -76,14 +76,18 @@ static struct cost_model flat_cost(void) {
 	return cost;
 }
 
-static struct subnet ladder_subnets[LAYERS];
 static const struct cost_limits limits = { .max_rows = 512, .prefill_rows = 128, .sequences = 64 };
 static const struct cost_load idle;
+static const struct model model = { .facts.stack[STACK_DECODER].layers = LAYERS };
+static int rungs[LAYERS][STACKS];
+static struct ladder ladder;
 
 static struct scheduler_question question(const struct cost_model *cost, int output_tokens) {
 	for (int d = 1; d <= LAYERS; d++)
-		plan_by_rule(PLAN_RULE_EVEN, LAYERS, d,
-		                &ladder_subnets[d - 1].stack[STACK_DECODER]);
+		rungs[d - 1][STACK_DECODER] = d;
+	ladder = (struct ladder){
+		.model = &model, .rule = PLAN_RULE_EVEN, .n = LAYERS, .rungs = rungs
+	};
 	return (struct scheduler_question){ .cost = cost,
 		.limits = &limits,
 		.load = &idle,
@@ -92,15 +96,16 @@ static struct scheduler_question question(const struct cost_model *cost, int out
 		                .choices = 1,
 		                .output_tokens = output_tokens },
 		.margin = cost->margin,
-		.ladder = { ladder_subnets, LAYERS },
-		.min_depth = 1,
-		.max_depth = LAYERS,
-		.overload_depth = LAYERS };
+		.ladder = &ladder,
+		.min_depth = { [STACK_DECODER] = 1 },
+		.max_depth = { [STACK_DECODER] = LAYERS },
+		.slots = 64,
+		.overload_min_depth = 1 };
 }
 
 static int chosen(const struct scheduler_question *q, struct scheduler_choice *choice) {
 	CHECK(scheduler_choose(q, choice));
-	return ladder_subnets[choice->index].stack[STACK_DECODER].depth;
+	return choice->subnet.stack[STACK_DECODER].depth;
 }
 
 TEST(without_a_budget_the_deepest_is_chosen) {
@@ -159,31 +164,51 @@ TEST(bounds_are_kept_and_a_miss_is_told) {
 	struct scheduler_question q = question(&cost, 10);
 	struct scheduler_choice choice;
 	q.budget.latency_ms = 50;
-	q.min_depth = 4;
-	q.max_depth = 8;
+	q.min_depth[STACK_DECODER] = 4;
+	q.max_depth[STACK_DECODER] = 8;
 	CHECK_INT(chosen(&q, &choice), 4);
 	CHECK(!choice.fits);
 	q.budget.latency_ms = 1000;
 	CHECK_INT(chosen(&q, &choice), 8);
 }
 
-TEST(a_ladder_without_a_depth_in_bounds_is_told) {
+TEST(a_plan_file_without_a_depth_in_bounds_is_told) {
+	/* The plan file has depth 3, and there is the whole model. */
+	struct subnet tuned = { .stack[STACK_DECODER] = { .of = LAYERS, .depth = 3 } };
+	struct model with_file = model;
+	with_file.tuned = &tuned;
+	with_file.n_tuned = 1;
 	struct cost_model cost = flat_cost();
 	struct scheduler_question q = question(&cost, 10);
 	struct scheduler_choice choice;
-	q.ladder.n = 3;
-	q.min_depth = 4;
+	struct ladder from_file;
+	CHECK(ladder_init(&from_file, &with_file, PLAN_RULE_TUNED));
+	CHECK_INT(from_file.n, 2);
+	q.ladder = &from_file;
+	q.min_depth[STACK_DECODER] = 4;
+	q.max_depth[STACK_DECODER] = 11;
 	CHECK(!scheduler_choose(&q, &choice));
+	q.max_depth[STACK_DECODER] = 12;
+	CHECK_INT(chosen(&q, &choice), 12);
+	q.min_depth[STACK_DECODER] = 1;
+	q.max_depth[STACK_DECODER] = 5;
+	CHECK_INT(chosen(&q, &choice), 3);
+	ladder_finish(&from_file);
 }
 
 TEST(overload_lowers_the_depth_and_says_so) {
 	struct cost_model cost = flat_cost();
 	struct scheduler_question q = question(&cost, 10);
 	struct scheduler_choice choice;
-	q.overload_depth = 5;
-	CHECK_INT(chosen(&q, &choice), 5);
+	/* Half of the eleven steps down, rounded to the nearest. */
+	q.waiting = 32;
+	CHECK_INT(chosen(&q, &choice), 6);
 	CHECK_INT(choice.reason, REASON_OVERLOAD);
-	q.min_depth = 7;
+	q.waiting = 1000;
+	CHECK_INT(chosen(&q, &choice), 1);
+	q.overload_min_depth = 3;
+	CHECK_INT(chosen(&q, &choice), 3);
+	q.min_depth[STACK_DECODER] = 7;
 	CHECK_INT(chosen(&q, &choice), 7);
 }
 
@@ -205,12 +230,12 @@ TEST(running_rows_make_a_request_shallower) {
 }
 
 TEST(overload_grows_with_the_queue) {
-	CHECK_INT(scheduler_overload_depth(1, 12, 0, 64), 12);
-	CHECK_INT(scheduler_overload_depth(1, 12, 1, 64), 12);
-	CHECK_INT(scheduler_overload_depth(2, 12, 32, 64), 7);
-	CHECK_INT(scheduler_overload_depth(2, 12, 64, 64), 2);
-	CHECK_INT(scheduler_overload_depth(2, 12, 1000, 64), 2);
-	CHECK_INT(scheduler_overload_depth(5, 5, 1000, 64), 5);
+	CHECK_INT(scheduler_overload_rung(1, 12, 0, 64), 12);
+	CHECK_INT(scheduler_overload_rung(1, 12, 1, 64), 12);
+	CHECK_INT(scheduler_overload_rung(2, 12, 32, 64), 7);
+	CHECK_INT(scheduler_overload_rung(2, 12, 64, 64), 2);
+	CHECK_INT(scheduler_overload_rung(2, 12, 1000, 64), 2);
+	CHECK_INT(scheduler_overload_rung(5, 5, 1000, 64), 5);
 }
 
 /* ---- stepping down ---- */
@@ -266,7 +291,8 @@ TEST(answers_are_planned_by_what_is_known) {
 	CHECK_INT(scheduler_predict_tokens(20, 100, true, 0.5), 20);
 	CHECK_INT(scheduler_predict_tokens(200, 100, true, 0.5), 100);
 	CHECK_INT(scheduler_predict_tokens(0, 100, true, 0.5), 100);
-	CHECK_INT(scheduler_predict_tokens(0, 100, false, 0.5), 50);
+	CHECK_INT(scheduler_predict_tokens(0, 100, false, 49.5), 50);
+	CHECK_INT(scheduler_predict_tokens(0, 100, false, 150), 100);
 	CHECK_INT(scheduler_predict_tokens(0, 100, false, 0), 1);
 	CHECK_INT(scheduler_predict_tokens(0, 0, true, 0.5), 0);
 }
