@@ -101,9 +101,10 @@ bool checkpoint_open(const char *dir, struct checkpoint *ret_checkpoint, char *e
 	else if (file_exists(dir, "pytorch_model.bin")
 	                || file_exists(dir, "pytorch_model.bin.index.json"))
 		snprintf(err, errlen,
-		                SINGLE ": absent, and pytorch_model.bin is not read: convert "
-		                       "it with Hugging Face's "
-		                       "save_pretrained(safe_serialization=True)");
+		                SINGLE
+		                ": absent, and pytorch_model.bin is not read: convert the folder "
+		                "with tools/convert_hf.py %s --out NEW",
+		                dir);
 	else
 		snprintf(err, errlen, SINGLE ": absent, and there is no " INDEX " either");
 	if (!ok) {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "model/doc.h"
 #include "model/file.h"
@@ -198,6 +199,18 @@ static bool open_parts(struct model *m, const char *dir, const struct model_opti
 	return true;
 }
 
+/* People who have a fairseq checkpoint have one file. */
+static bool is_folder(const char *dir, char *err, size_t errlen) {
+	struct stat st;
+	if (stat(dir, &st) != 0 || !S_ISREG(st.st_mode))
+		return true;
+	snprintf(err, errlen,
+	                "a file, not a model folder: if fairseq wrote it, convert it with "
+	                "tools/convert_fairseq.py %s --out NEW",
+	                dir);
+	return false;
+}
+
 struct model *model_open(
                 const char *dir, const struct model_options *options, char *err, size_t errlen) {
 	char why[400];
@@ -206,7 +219,7 @@ struct model *model_open(
 		snprintf(err, errlen, "out of memory");
 		return NULL;
 	}
-	if (open_parts(m, dir, options, why, sizeof why))
+	if (is_folder(dir, why, sizeof why) && open_parts(m, dir, options, why, sizeof why))
 		return m;
 	model_close(m);
 	snprintf(err, errlen, "%s: %s", dir, why);

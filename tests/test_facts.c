@@ -3,32 +3,7 @@
  * Facts: real configurations with their published parameter counts, our own format's keys, every
  * refusal by name, generation defaults, and configurations damaged at random.
  */
-#include "model/facts.h"
-
-#include "tests/check.h"
-#include "tests/folder.h"
-
-static char err[400];
-
-static bool parse(const char *json, struct facts *facts) {
-	err[0] = '\0';
-	return facts_parse(json, strlen(json), facts, err, sizeof err);
-}
-
-/* `base` with its final brace replaced by `, more }`. */
-static const char *with(const char *base, const char *more) {
-	static char json[4096];
-	snprintf(json, sizeof json, "%.*s, %s}", (int)strlen(base) - 1, base, more);
-	return json;
-}
-
-static void check_refused(const char *json, const char *why) {
-	struct facts facts;
-	if (parse(json, &facts))
-		check_fail(__FILE__, __LINE__, "accepted: %s", json);
-	if (!strstr(err, why) || strncmp(err, "config.json: ", 13) != 0 || !is_sentence(err))
-		check_fail(__FILE__, __LINE__, "\"%s\" does not say \"%s\"", err, why);
-}
+#include "tests/facts_check.h"
 
 /* facebook/opt-125m */
 static const char opt_125m[] =
