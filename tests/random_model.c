@@ -68,71 +68,172 @@ static struct norm_weights random_norm(struct carver *c, int dim) {
 	return n;
 }
 
-struct model *random_model_create(const struct ops *ops, const struct stack_facts *shape, int vocab,
-                int context, bool tied) {
+/* What a shape need not say. */
+static void complete_stack(struct stack_facts *facts, int vocab, int context) {
+	facts->head_dim = facts->dim / facts->heads;
+	facts->norm_eps = 1e-5f;
+	if (facts->embed_scale == 0)
+		facts->embed_scale = 1;
+	if (facts->vocab == 0)
+		facts->vocab = vocab;
+	if (facts->context == 0)
+		facts->context = context;
+}
+
+static void random_layer(struct carver *c, const struct stack_facts *facts, int source_dim,
+                struct layer_weights *layer) {
+	int dim = facts->dim;
+	layer->attn_norm = random_norm(c, dim);
+	layer->qkv = random_linear(c, 3 * dim, dim);
+	layer->out = random_linear(c, dim, dim);
+	if (facts->cross) {
+		layer->cross_norm = random_norm(c, dim);
+		layer->cross_q = random_linear(c, dim, dim);
+		layer->cross_kv = random_linear(c, 2 * dim, source_dim);
+		layer->cross_out = random_linear(c, dim, dim);
+	}
+	layer->ffn_norm = random_norm(c, dim);
+	layer->up = random_linear(c, facts->ffn, dim);
+	layer->down = random_linear(c, dim, facts->ffn);
+}
+
+static struct linear_weights random_product(struct carver *c, int n_out, int n_in, float spread) {
+	return (struct linear_weights){ .w = random_matrix(c, n_out, n_in, spread) };
+}
+
+static struct band_weights *random_bands(
+                struct carver *c, const struct band_facts *facts, int dim) {
+	struct band_weights *bands = calloc((size_t)facts->n, sizeof *bands);
+	if (!bands)
+		abort();
+	for (int b = 0; b < facts->n; b++) {
+		int size = facts->end[b] - (b ? facts->end[b - 1] : 0);
+		bands[b].table = random_matrix(c, size, facts->dim[b], 0.5f);
+		bands[b].project = random_product(c, dim, facts->dim[b], 0.5f);
+	}
+	return bands;
+}
+
+static void random_stack(
+                struct carver *c, const struct facts *facts, enum stack s, struct weights *all) {
+	const struct stack_facts *stack = &facts->stack[s];
+	struct stack_weights *w = &all->stack[s];
+	if (s == STACK_DECODER && facts->input.n > 0)
+		w->bands = random_bands(c, &facts->input, stack->dim);
+	else
+		w->embedding = random_matrix(c, stack->vocab, stack->dim, 0.5f);
+	if (stack->positions != POSITIONS_NONE)
+		w->positions = random_vector(
+		                c, (stack->position_offset + stack->context) * stack->dim, 0, 0.5f);
+	if (stack->token_types > 0)
+		w->types = random_vector(c, stack->token_types * stack->dim, 0, 0.5f);
+	if (stack->embedding_norm)
+		w->embedding_norm = random_norm(c, stack->dim);
+	w->layers = calloc((size_t)stack->layers, sizeof *w->layers);
+	if (!w->layers)
+		abort();
+	for (int l = 0; l < stack->layers; l++)
+		random_layer(c, stack, facts->stack[STACK_ENCODER].dim, &w->layers[l]);
+	if (stack->final_norm)
+		w->final_norm = random_norm(c, stack->dim);
+}
+
+static void random_adaptive(
+                struct carver *c, const struct facts *facts, struct adaptive_weights *w) {
+	const struct band_facts *bands = &facts->output;
+	int dim = facts->stack[STACK_DECODER].dim;
+	w->words = random_product(c, bands->end[0], dim, 0.5f);
+	w->classes = random_product(c, bands->n - 1, dim, 0.5f);
+	for (int b = 1; b < bands->n; b++) {
+		w->reduce[b - 1] = random_product(c, bands->dim[b], dim, 0.3f);
+		w->tail[b - 1] = random_product(
+		                c, bands->end[b] - bands->end[b - 1], bands->dim[b], 0.5f);
+	}
+}
+
+static void random_heads(struct carver *c, const struct facts *facts, struct weights *w) {
+	bool decoder = facts->stack[STACK_DECODER].layers > 0;
+	enum stack main_stack = decoder ? STACK_DECODER : STACK_ENCODER;
+	int dim = facts->stack[main_stack].dim;
+	if (facts->output.n > 0)
+		random_adaptive(c, facts, &w->adaptive);
+	else if (facts->tied_output)
+		w->output.w = w->stack[main_stack].embedding;
+	else if (decoder || facts->mlm_head)
+		w->output.w = random_matrix(c, facts->vocab, dim, 0.5f);
+	if (facts->output_bias)
+		w->output.bias = random_vector(c, facts->vocab, 0, 0.5f);
+	if (facts->mlm_head) {
+		w->mlm.dense = random_linear(c, dim, dim);
+		w->mlm.norm = random_norm(c, dim);
+	}
+	for (int i = 0; i < facts->n_classifiers; i++) {
+		w->classifiers[i].dense = random_linear(c, dim, dim);
+		w->classifiers[i].out = random_linear(c, facts->classifiers[i].classes, dim);
+	}
+}
+
+struct model *random_model_of(const struct ops *ops, const struct facts *shape) {
 	struct model *m = calloc(1, sizeof *m);
 	struct carver c = { .arena = aligned_alloc(64, ARENA), .state = 7, .ops = ops };
 	if (!m || !c.arena)
 		abort();
 	m->ops = ops;
-	m->facts = (struct facts){ .vocab = vocab,
-		.context = context,
-		.tied_output = tied,
-		.bos = -1,
-		.eos = -1,
-		.pad = -1 };
-	struct stack_facts *facts = &m->facts.stack[STACK_DECODER];
-	*facts = *shape;
-	facts->head_dim = facts->dim / facts->heads;
-	facts->norm_eps = 1e-5f;
-	if (facts->embed_scale == 0)
-		facts->embed_scale = 1;
-
-	struct stack_weights *w = &m->weights.stack[STACK_DECODER];
+	m->facts = *shape;
+	m->facts.bos = m->facts.eos = m->facts.pad = m->facts.mask = m->facts.forced_bos = -1;
 	m->weights.arena = c.arena;
-	w->embedding = random_matrix(&c, vocab, facts->dim, 0.5f);
-	if (facts->positions != POSITIONS_NONE)
-		w->positions = random_vector(
-		                &c, (facts->position_offset + context) * facts->dim, 0, 0.5f);
-	if (facts->embedding_norm)
-		w->embedding_norm = random_norm(&c, facts->dim);
-	w->layers = calloc((size_t)facts->layers, sizeof *w->layers);
-	for (int l = 0; l < facts->layers; l++) {
-		struct layer_weights *layer = &w->layers[l];
-		layer->attn_norm = random_norm(&c, facts->dim);
-		layer->qkv = random_linear(&c, 3 * facts->dim, facts->dim);
-		layer->out = random_linear(&c, facts->dim, facts->dim);
-		layer->ffn_norm = random_norm(&c, facts->dim);
-		layer->up = random_linear(&c, facts->ffn, facts->dim);
-		layer->down = random_linear(&c, facts->dim, facts->ffn);
+	for (int s = 0; s < STACKS; s++) {
+		struct stack_facts *stack = &m->facts.stack[s];
+		if (stack->layers == 0)
+			continue;
+		complete_stack(stack, shape->vocab, shape->context);
+		random_stack(&c, &m->facts, (enum stack)s, &m->weights);
 	}
-	if (facts->final_norm)
-		w->final_norm = random_norm(&c, facts->dim);
-	m->weights.output.w = tied ? w->embedding : random_matrix(&c, vocab, facts->dim, 0.5f);
+	random_heads(&c, &m->facts, &m->weights);
 	return m;
 }
 
+struct model *random_model_create(const struct ops *ops, const struct stack_facts *shape, int vocab,
+                int context, bool tied) {
+	struct facts facts = { .vocab = vocab, .context = context, .tied_output = tied };
+	facts.stack[STACK_DECODER] = *shape;
+	return random_model_of(ops, &facts);
+}
+
 void random_model_destroy(struct model *model) {
-	free(model->weights.stack[STACK_DECODER].layers);
+	for (int s = 0; s < STACKS; s++)
+		free(model->weights.stack[s].layers);
+	free(model->weights.stack[STACK_DECODER].bands);
 	free(model->weights.arena);
 	free(model);
 }
 
-struct model *random_model_prune(const struct model *model, const struct plan *plan) {
+struct model *random_model_prune_to(const struct model *model, const struct subnet *subnet) {
 	struct model *pruned = malloc(sizeof *pruned);
-	struct layer_weights *layers = calloc((size_t)plan->depth, sizeof *layers);
-	if (!pruned || !layers)
+	if (!pruned)
 		abort();
 	*pruned = *model;
-	pruned->facts.stack[STACK_DECODER].layers = plan->depth;
-	for (int i = 0; i < plan->depth; i++)
-		layers[i] = model->weights.stack[STACK_DECODER].layers[plan->layers[i]];
-	pruned->weights.stack[STACK_DECODER].layers = layers;
+	for (int s = 0; s < STACKS; s++) {
+		const struct plan *plan = &subnet->stack[s];
+		struct layer_weights *layers = calloc((size_t)plan->depth + 1, sizeof *layers);
+		if (!layers)
+			abort();
+		for (int i = 0; i < plan->depth; i++)
+			layers[i] = model->weights.stack[s].layers[plan->layers[i]];
+		pruned->facts.stack[s].layers = plan->depth;
+		pruned->weights.stack[s].layers = layers;
+	}
 	return pruned;
 }
 
+struct model *random_model_prune(const struct model *model, const struct plan *plan) {
+	struct subnet subnet = random_model_subnet(plan);
+	return random_model_prune_to(model, &subnet);
+}
+
 void random_model_destroy_pruned(struct model *pruned) {
-	free(pruned->weights.stack[STACK_DECODER].layers);
+	for (int s = 0; s < STACKS; s++)
+		free(pruned->weights.stack[s].layers);
 	free(pruned);
 }
 

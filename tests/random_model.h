@@ -11,10 +11,13 @@
 /* `layers`, `dim`, `heads`, `ffn`, and what else differs between families; the rest is filled in. */
 struct model *random_model_create(const struct ops *ops, const struct stack_facts *shape, int vocab,
                 int context, bool tied);
+/* The same for any kind of model: the facts that say what there is. */
+struct model *random_model_of(const struct ops *ops, const struct facts *shape);
 void random_model_destroy(struct model *model);
 
 /* The model that keeps only the layers of `plan`, renumbered from 0; it borrows the weights. */
 struct model *random_model_prune(const struct model *model, const struct plan *plan);
+struct model *random_model_prune_to(const struct model *model, const struct subnet *subnet);
 void random_model_destroy_pruned(struct model *pruned);
 
 /* A subnet of a decoder-only model. */

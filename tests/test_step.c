@@ -5,6 +5,7 @@
  * Every panel of a layer is read once in a step, and a step allocates nothing.
  */
 #include "model/model.h"
+#include "tests/allocations.h"
 #include "tests/check.h"
 #include "tests/random_model.h"
 
@@ -413,38 +414,6 @@ TEST(a_step_of_three_depths_reads_each_kept_layer_once_and_no_other) {
 	engine_stop(&e);
 }
 
-/* The linker sends every allocation of this program through these (tests/meson.build). */
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__real_aligned_alloc(size_t alignment, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-void *__wrap_aligned_alloc(size_t alignment, size_t n);
-
-static int allocations;
-
-void *__wrap_malloc(size_t n) {
-	__atomic_fetch_add(&allocations, 1, __ATOMIC_RELAXED);
-	return __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size) {
-	__atomic_fetch_add(&allocations, 1, __ATOMIC_RELAXED);
-	return __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n) {
-	__atomic_fetch_add(&allocations, 1, __ATOMIC_RELAXED);
-	return __real_realloc(p, n);
-}
-
-void *__wrap_aligned_alloc(size_t alignment, size_t n) {
-	__atomic_fetch_add(&allocations, 1, __ATOMIC_RELAXED);
-	return __real_aligned_alloc(alignment, n);
-}
-
 TEST(a_step_allocates_nothing) {
 	const struct ops *tables[4];
 	int n = random_model_tables(tables);
@@ -456,7 +425,7 @@ TEST(a_step_allocates_nothing) {
 		plan_by_rule(PLAN_RULE_EVEN, 12, 6, &plan);
 		struct subnet subnet = random_model_subnet(&plan);
 		struct row rows[MAX_ROWS];
-		int before = allocations;
+		int before = allocations();
 		CHECK(before > 0); /* the counter is linked in */
 		struct sequence *s = sequence_open(e.w, &subnet, CONTEXT);
 		add_rows(rows, 0, s, text, 0, MAX_ROWS - 1);
@@ -467,7 +436,7 @@ TEST(a_step_allocates_nothing) {
 		step_logits(e.w, (int[]){ 0 }, 1);
 		sequence_close(e.w, fork);
 		sequence_close(e.w, s);
-		CHECK_INT(allocations - before, 0);
+		CHECK_INT(allocations() - before, 0);
 		engine_stop(&e);
 	}
 }
