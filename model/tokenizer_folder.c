@@ -43,37 +43,42 @@ static bool read_vocab(struct reading *in, struct tokenizer_text text) {
 	return ok;
 }
 
-/* One line "left right", without its end. */
-static bool read_merge(struct reading *in, size_t number, const char *line, size_t len) {
-	char why[200];
+/* One line "left right", without its end; a sentence's end or NULL. */
+static const char *read_merge(
+                struct bpe *bpe, const char *line, size_t len, char *why, size_t size) {
 	const char *space = memchr(line, ' ', len);
 	size_t left = space ? (size_t)(space - line) : len, right = space ? len - left - 1 : 0;
-	if (left == 0 || right == 0 || memchr(space + 1, ' ', right)) {
-		snprintf(in->err, in->errlen, "%s: line %zu is not two tokens and a space", MERGES,
-		                number);
-		return false;
-	}
-	if (bpe_add_merge(in->t->bpe, line, left, space + 1, right, why, sizeof why))
-		return true;
-	snprintf(in->err, in->errlen, "%s: line %zu: %s", MERGES, number, why);
-	return false;
+	if (left == 0 || right == 0 || memchr(space + 1, ' ', right))
+		return " is not two tokens and a space";
+	if (bpe_add_merge(bpe, line, left, space + 1, right, why + 2, size - 2))
+		return NULL;
+	memcpy(why, ": ", 2);
+	return why;
 }
 
-static bool read_merges(struct reading *in, struct tokenizer_text text) {
-	in->t->bpe = bpe_create(in->t->vocab);
-	if (!in->t->bpe)
-		return refuse(in, MERGES, "", "out of memory");
+bool tokenizer_read_merges(struct tokenizer *t, struct tokenizer_text text, const char *file,
+                char *err, size_t errlen) {
+	char why[200];
+	t->bpe = bpe_create(t->vocab);
+	if (!t->bpe) {
+		snprintf(err, errlen, "%s: out of memory", file);
+		return false;
+	}
 	size_t number = 1;
 	for (size_t i = 0; i < text.len; number++) {
-		const char *line = text.text + i;
+		const char *line = text.text + i, *wrong = NULL;
 		const char *newline = memchr(line, '\n', text.len - i);
 		size_t len = newline ? (size_t)(newline - line) : text.len - i;
 		i += len + 1;
 		if (len && line[len - 1] == '\r')
 			len--;
 		bool version = len >= 8 && memcmp(line, "#version", 8) == 0;
-		if (len && !version && !read_merge(in, number, line, len))
+		if (len && !version)
+			wrong = read_merge(t->bpe, line, len, why, sizeof why);
+		if (wrong) {
+			snprintf(err, errlen, "%s: line %zu%s", file, number, wrong);
 			return false;
+		}
 	}
 	return true;
 }
@@ -284,7 +289,8 @@ bool tokenizer_read_folder(struct tokenizer *t, const struct tokenizer_folder *f
 	ok = ok && parse(&in, folder->config, CONFIG, &in.config)
 	                && parse(&in, folder->special_map, SPECIAL_MAP, &in.special_map)
 	                && parse(&in, folder->added, ADDED, &in.added)
-	                && read_vocab(&in, folder->vocab) && read_merges(&in, folder->merges)
+	                && read_vocab(&in, folder->vocab)
+	                && tokenizer_read_merges(t, folder->merges, MERGES, err, errlen)
 	                && read_config(&in);
 	doc_free(in.config);
 	doc_free(in.special_map);

@@ -133,6 +133,10 @@ struct doc;
 bool tokenizer_read_vocab(struct tokenizer *t, const struct doc *object, const char *file,
                 char *err, size_t errlen);
 
+/* A bpe from "left right" lines; the vocabulary is complete. */
+bool tokenizer_read_merges(struct tokenizer *t, struct tokenizer_text text, const char *file,
+                char *err, size_t errlen);
+
 /*
  * An added token: its text joins the vocabulary under its id, unless the vocabulary spells it and
  * agrees.

@@ -111,6 +111,10 @@ int32_t vocab_find_bytes(const struct vocab *v, const char *bytes, size_t len) {
 	return find(v, bytes, len, true);
 }
 
+int32_t vocab_find_text(const struct vocab *v, const char *text, size_t len) {
+	return find(v, text, len, false);
+}
+
 int32_t vocab_find(const struct vocab *v, const char *spelling, size_t len) {
 	char bytes[VOCAB_MAX_TOKEN];
 	if (len > sizeof bytes)

@@ -38,6 +38,9 @@ bool vocab_add_text(struct vocab *v, const char *text, size_t len, int64_t id, c
 /* The id of a spelling, or -1. */
 int32_t vocab_find(const struct vocab *v, const char *spelling, size_t len);
 
+/* The id of a token that vocab_add_text added, or -1. */
+int32_t vocab_find_text(const struct vocab *v, const char *text, size_t len);
+
 /* The id of the token that byte-level text can reach and that has these bytes, or -1. */
 int32_t vocab_find_bytes(const struct vocab *v, const char *bytes, size_t len);
 
