@@ -214,6 +214,8 @@ def heads_of(options, tensors, d, notes, args, where):
         if at + "out_proj.weight_orig" in tensors:
             raise Refused("the option spectral_norm_classification_head is not supported")
         classes = shape_of(tensors, at + "out_proj.weight", 2)[0]
+        if classes < 2:
+            raise Refused(f"the head {name} has one class: a regression is not supported")
         if inner != d:
             raise Refused(f"the head {name} has the inner width {inner}; {d} is called for")
         shapes.update(linear_shapes(at + "dense", d, d))
@@ -392,7 +394,6 @@ def convert(path, where, args):
     texts = tokenizer(result, options, where, args)
     dtype = args.dtype.upper() if args.dtype else fairseq_tensors.common_dtype(tensors)
     result.config["torch_dtype"] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[dtype]
-    result.config["fathom_note"] = f"converted from fairseq's {arch}"
     write(args.out, result, texts, dtype, arch, os.path.basename(args.checkpoint.rstrip("/")))
     count = sum(int(t.size) for t in map(Size, tensors.values()))
     print(f"{args.out}: {result.config['model_type']} from {arch}, {count} parameters, "

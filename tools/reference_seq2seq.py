@@ -38,7 +38,8 @@ def facts_of(config):
                        "final_norm": stack["final_norm"],
                        "embedding_norm": stack["embedding_norm"], "eps": stack["layer_norm_eps"],
                        "positions": stack["positions"], "offset": stack["position_offset"],
-                       "scale": stack["embed_scale"], "context": config["max_position_embeddings"]}
+                       "scale": stack["embed_scale"], "context": stack.get(
+                           "max_position_embeddings", config.get("max_position_embeddings"))}
     return facts
 
 
