@@ -318,6 +318,7 @@ static void write_log(const struct call *call, int status, bool complete) {
 	                { "method", LOG_STR(exchange_method(call->x)) },
 	                { "route", LOG_STR(call->pattern) }, { "status", LOG_INT(status) },
 	                { "complete", LOG_BOOL(complete) }, { "depth", LOG_INT(s->depth) },
+	                { "encoder_depth", LOG_INT(s->encoder_depth) },
 	                { "prompt_tokens", LOG_INT(s->prompt_tokens) },
 	                { "tokens", LOG_INT(s->tokens) }, { "queue_ms", LOG_F64(s->queue_ms) },
 	                { "prefill_ms", LOG_F64(s->prefill_ms) },

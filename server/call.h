@@ -23,7 +23,7 @@ struct input_task;
 
 /* What the log line says about the work that was done. */
 struct call_summary {
-	int depth; /* 0: none chosen */
+	int depth, encoder_depth; /* 0: none chosen, or no such stack */
 	int64_t prompt_tokens, tokens;
 	double queue_ms, prefill_ms, decode_ms, total_ms;
 };

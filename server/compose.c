@@ -2,6 +2,7 @@
 /* Nothing here allocates per token but the lists of tokens, and only if they were asked for. */
 #include "server/compose.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,10 +19,16 @@ const char *compose_reason(enum depth_reason reason) {
 
 void compose_depth(const struct job *job, const struct subnet *subnet, enum depth_reason reason,
                 struct answer_change *changes, struct answer_depth *ret_depth) {
-	const struct plan *plan = &subnet->stack[STACK_DECODER];
+	const struct plan *encoder = &subnet->stack[STACK_ENCODER];
+	const struct plan *decoder = &subnet->stack[STACK_DECODER];
+	const struct plan *plan = decoder->of > 0 ? decoder : encoder;
+	bool two = plan == decoder && encoder->of > 0;
 	*ret_depth = (struct answer_depth){ .used = plan->depth,
 		.of = plan->of,
 		.layers = plan->layers,
+		.encoder_used = two ? encoder->depth : 0,
+		.encoder_of = two ? encoder->of : 0,
+		.encoder_layers = encoder->layers,
 		.rule = plan_rule_name(job->policy.rule),
 		.reason = compose_reason(reason),
 		.changes = changes };
@@ -67,20 +74,31 @@ void compose_timings(const struct job *job, struct answer_timings *ret_timings) 
 	};
 }
 
+int64_t compose_prompt_tokens(const struct job *job) {
+	int64_t n = 0;
+	for (int i = 0; i < job->n_prompts; i++) {
+		const struct job_prompt *prompt = &job->prompts[i];
+		n += prompt->n_tokens + prompt->n_target - prompt->n_forced;
+	}
+	return n;
+}
+
 void compose_usage(const struct job *job, struct answer_usage *ret_usage) {
-	*ret_usage = (struct answer_usage){ 0 };
-	for (int i = 0; i < job->n_prompts; i++)
-		ret_usage->prompt_tokens += job->prompts[i].n_tokens;
+	*ret_usage = (struct answer_usage){ .prompt_tokens = compose_prompt_tokens(job) };
 	for (int i = 0; i < job->n_choices; i++)
 		ret_usage->completion_tokens += job->choices[i].published.n_tokens;
 }
 
 static const char *token_bytes(const void *context, int32_t token, size_t *ret_len) {
-	return tokenizer_bytes(((const struct model *)context)->tokenizer, token, ret_len);
+	return tokenizer_bytes(context, token, ret_len);
 }
 
 struct answer_vocab compose_vocab(const struct model *model) {
-	return (struct answer_vocab){ model, token_bytes };
+	return (struct answer_vocab){ model->target_tokenizer, token_bytes };
+}
+
+struct answer_vocab compose_source_vocab(const struct model *model) {
+	return (struct answer_vocab){ model->tokenizer, token_bytes };
 }
 
 /* ---- tokens ---- */
@@ -105,7 +123,7 @@ static struct answer_token *add_token(
                 struct token_list *list, const struct model *model, int32_t id) {
 	struct answer_token *token = &list->tokens[list->n++];
 	token->token = id;
-	token->bytes = tokenizer_bytes(model->tokenizer, id, &token->len);
+	token->bytes = tokenizer_bytes(model->target_tokenizer, id, &token->len);
 	if (!token->bytes) {
 		token->bytes = "";
 		token->len = 0;
@@ -135,9 +153,10 @@ static void add_logprob(struct token_list *list, struct answer_token *token, flo
 
 void token_list_add_prompt(struct token_list *list, const struct model *model,
                 const struct job_prompt *prompt, int from, int to) {
+	const int32_t *ids = prompt->target ? prompt->target : prompt->tokens;
 	for (int i = from; i < to; i++) {
-		struct answer_token *token = add_token(list, model, prompt->tokens[i]);
-		if (!tokenizer_is_special(model->tokenizer, token->token)) /* they leave no text */
+		struct answer_token *token = add_token(list, model, ids[i]);
+		if (!tokenizer_is_special(model->target_tokenizer, token->token)) /* no text */
 			list->text_offset += characters(token->bytes, token->len);
 		if (prompt->logprobs && (i > 0 || prompt->has_first))
 			add_logprob(list, token, prompt->logprobs[i],
@@ -160,19 +179,52 @@ void token_list_add_choice(struct token_list *list, const struct model *model,
 	}
 }
 
+void compose_text(const struct tokenizer *t, const int32_t *ids, int n, int32_t shown,
+                struct buffer *out) {
+	struct tokenizer_stream stream;
+	char *piece = malloc(tokenizer_stream_room(t) + 1);
+	if (!piece) {
+		out->failed = true;
+		return;
+	}
+	tokenizer_stream_begin(t, &stream);
+	for (int i = 0; i < n; i++) {
+		bool show = shown == SHOW_ALL || ids[i] == shown;
+		if (show && tokenizer_is_special(t, ids[i])) {
+			size_t len = 0;
+			const char *bytes = tokenizer_bytes(t, ids[i], &len);
+			buffer_append(out, bytes, len);
+		} else {
+			buffer_append(out, piece, tokenizer_stream_add(t, &stream, ids[i], piece));
+		}
+	}
+	buffer_append(out, piece, tokenizer_stream_end(t, &stream, piece));
+	free(piece);
+}
+
+size_t compose_trimmed(const char *bytes, size_t len) {
+	return len > 1 && bytes[len - 1] == ' ' ? len - 1 : len;
+}
+
 void compose_prompt_text(
                 const struct model *model, const struct job *job, int i, struct buffer *out) {
 	const struct job_prompt *prompt = &job->prompts[i];
-	if (job->kind != REQUEST_CHAT && job->request.inputs[i].text) {
+	if (job->kind != REQUEST_CHAT && job->request.inputs[i].text)
 		buffer_append(out, job->request.inputs[i].text, job->request.inputs[i].text_len);
-		return;
-	}
-	for (int k = 0; k < prompt->n_tokens; k++) {
-		size_t len = 0;
-		const char *bytes = tokenizer_bytes(model->tokenizer, prompt->tokens[k], &len);
-		if (bytes && !tokenizer_is_special(model->tokenizer, prompt->tokens[k]))
-			buffer_append(out, bytes, len);
-	}
+	else
+		compose_text(model->tokenizer, prompt->tokens, prompt->n_tokens, SHOW_NONE, out);
+}
+
+/* Of a beam search, or of its narrowest kind, the greedy one; samples have none. */
+static bool score_of(const struct job *job, const struct choice *choice,
+                const struct choice_progress *seen, double *ret_score) {
+	bool searched = job->prompts[0].target && job->sampling.temperature == 0;
+	if (!searched || !job->want_logprobs || seen->n_tokens == 0)
+		return false;
+	*ret_score = job->num_beams > 1
+	                ? choice->score
+	                : choice->logprob_sum / pow(seen->n_tokens, job->length_penalty);
+	return true;
 }
 
 void compose_finish(const struct job *job, const struct choice *choice,
@@ -183,15 +235,37 @@ void compose_finish(const struct job *job, const struct choice *choice,
 	                                                    : NULL;
 	if (seen->finish == FINISH_STOP && choice->stop_index >= 0)
 		to->stop_reason = job->request.stops[choice->stop_index];
+	to->has_score = score_of(job, choice, seen, &to->score);
 }
 
 /* ---- warnings ---- */
 
-char **compose_warnings(const struct request *request, size_t *ret_n) {
+/* What of a request had no effect on its answer, beside fields that nobody knows. */
+static size_t list_effects(const struct job *job, const char *sentences[2]) {
+	const struct request *request = &job->request;
+	bool seq2seq = job->n_prompts > 0 && job->prompts[0].target;
+	size_t n = 0;
+	if (seq2seq && request->num_beams.set && request->temperature.value > 0)
+		sentences[n++] = "temperature was ignored: num_beams asks for a search, which does "
+		                 "not sample.";
+	if (job->num_beams > 1 && request->logprobs > 0)
+		sentences[n++] = "logprobs lists no alternatives: a hypothesis of a beam search "
+		                 "knows its own tokens only.";
+	return n;
+}
+
+char **compose_warnings(const struct job *job, size_t *ret_n) {
+	const struct request *request = &job->request;
+	const char *effects[2];
+	size_t n_effects = list_effects(job, effects);
 	*ret_n = 0;
-	if (request->n_unknown == 0)
+	if (request->n_unknown + n_effects == 0)
 		return NULL;
-	char **warnings = calloc(request->n_unknown, sizeof *warnings);
+	char **warnings = calloc(request->n_unknown + n_effects, sizeof *warnings);
+	for (size_t i = 0; warnings && i < n_effects; i++) {
+		warnings[*ret_n] = strdup(effects[i]);
+		*ret_n += warnings[*ret_n] != NULL;
+	}
 	for (size_t i = 0; warnings && i < request->n_unknown; i++) {
 		char *sentence;
 		if (asprintf(&sentence, "The field \"%s\" is not known here and was ignored.",

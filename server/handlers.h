@@ -9,9 +9,11 @@
 void handle_completions(struct call *call);
 void handle_chat(struct call *call);
 void handle_loglikelihood(struct call *call);
+void handle_embeddings(struct call *call);
+void handle_classify(struct call *call);
+void handle_fill_mask(struct call *call);
 void handle_plan(struct call *call);
 void handle_cancel(struct call *call);
-void handle_not_supported(struct call *call);
 
 /* texts.c */
 void handle_tokenize(struct call *call);

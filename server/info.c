@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "server/compose.h"
 #include "server/handlers.h"
 #include "server/resolve.h"
 
@@ -59,6 +60,12 @@ static void write_tasks(struct buffer *b, const struct model *model) {
 		                facts->mlm_head ? ",\"fill-mask\"" : "");
 	else
 		buffer_puts(b, ",\"tasks\":[\"completions\",\"loglikelihood\"]");
+	if (facts->mask >= 0 && facts->mlm_head) {
+		size_t len;
+		const char *mask = tokenizer_bytes(model->tokenizer, facts->mask, &len);
+		buffer_puts(b, ",\"mask_token\":");
+		buffer_json_string(b, mask, mask ? compose_trimmed(mask, len) : 0);
+	}
 	if (facts->n_classifiers == 0)
 		return;
 	buffer_puts(b, ",\"heads\":[");

@@ -17,14 +17,27 @@ static void *array(size_t n, size_t m, size_t size) {
 	return calloc(count ? count : 1, size);
 }
 
-static bool allocate_prompt(struct job *job, struct job_prompt *p) {
+/* Numbers of each prompt's output. */
+static size_t outputs(const struct job *job, const struct facts *facts) {
+	if (job->work == WORK_EMBED)
+		return (size_t)facts->stack[STACK_ENCODER].dim;
+	return job->work == WORK_CLASSIFY ? (size_t)facts->classifiers[job->classifier].classes : 0;
+}
+
+static bool allocate_prompt(struct job *job, const struct facts *facts, struct job_prompt *p) {
+	size_t n = (size_t)(p->target ? p->n_target : p->n_tokens), top = (size_t)job->n_top;
+	size_t n_output = outputs(job, facts);
+	bool ok = true;
+	if (n_output > 0)
+		ok = (p->output = array(n_output, 1, sizeof *p->output)) != NULL;
+	if (job->work == WORK_FILL_MASK)
+		ok = (p->fills = array((size_t)p->n_masks, top, sizeof *p->fills)) != NULL;
 	if (!job->want_prompt_logprobs)
-		return true;
-	size_t n = (size_t)p->n_tokens, top = (size_t)job->n_top;
+		return ok;
 	p->logprobs = array(n, 1, sizeof *p->logprobs);
 	if (top > 0)
 		p->tops = array(n, top, sizeof *p->tops);
-	return p->logprobs && (p->tops || top == 0);
+	return ok && p->logprobs && (p->tops || top == 0);
 }
 
 static bool allocate_choice(struct job *job, struct choice *c, size_t longest_token) {
@@ -48,10 +61,11 @@ static bool allocate_choice(struct job *job, struct choice *c, size_t longest_to
 	return c->logprobs && c->token_text_end && (c->tops || top == 0);
 }
 
-bool job_allocate(struct job *job, size_t longest_token, struct error *e) {
+bool job_allocate(struct job *job, const struct model *model, struct error *e) {
+	size_t longest_token = tokenizer_longest(model->target_tokenizer);
 	bool ok = true;
 	for (int i = 0; i < job->n_prompts; i++)
-		ok = ok && allocate_prompt(job, &job->prompts[i]);
+		ok = ok && allocate_prompt(job, &model->facts, &job->prompts[i]);
 	job->choices = array((size_t)job->n_choices, 1, sizeof *job->choices);
 	for (int i = 0; job->choices && i < job->n_choices; i++)
 		ok = ok && allocate_choice(job, &job->choices[i], longest_token);
@@ -69,6 +83,10 @@ void job_destroy(struct job *job) {
 		free(job->prompts[i].tokens);
 		free(job->prompts[i].logprobs);
 		free(job->prompts[i].tops);
+		free(job->prompts[i].target);
+		free(job->prompts[i].output);
+		free(job->prompts[i].masks);
+		free(job->prompts[i].fills);
 	}
 	for (int i = 0; job->choices && i < job->n_choices; i++) {
 		struct choice *c = &job->choices[i];

@@ -62,6 +62,7 @@ struct job_prompt {
 	 * every answer must begin with, or the text to be scored. logprobs are then of target[i]. */
 	int32_t *target;
 	int n_target;
+	int n_forced; /* of target's tokens those before the client's: the start, and what is forced */
 
 	/* encoders */
 	int second;    /* first token of the second text of a pair; n_tokens without one */
@@ -167,10 +168,10 @@ struct job {
 };
 
 /*
- * Allocates the arrays of choices and prompts' logprobs for the numbers set; false with
- * error_internal if memory ran out.
+ * Allocates the arrays of choices, and of prompts what the engine fills (logprobs, output, fills),
+ * for the numbers set and for answers of `model`; false with error_internal if memory ran out.
  */
-bool job_allocate(struct job *job, size_t longest_token, struct error *e);
+bool job_allocate(struct job *job, const struct model *model, struct error *e);
 /* Frees the job and everything it owns, the request included. Accepts NULL and half-built jobs. */
 void job_destroy(struct job *job);
 

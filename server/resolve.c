@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From a request to a job: prompts become tokens, defaults are filled in, lengths are checked. */
+/* From a request to a job: defaults are filled in, lengths are checked. */
 #include "server/resolve.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,230 +14,97 @@ enum { LARGE_BYTES = 16384 };
 bool resolve_is_large(const struct request *request) {
 	size_t bytes = 0;
 	for (size_t i = 0; i < request->n_inputs; i++)
-		bytes += request->inputs[i].text ? request->inputs[i].text_len : 0;
+		bytes += request->inputs[i].text_len + request->inputs[i].pair_len;
+	for (size_t i = 0; i < request->n_targets; i++)
+		bytes += request->targets[i].text_len;
 	for (size_t i = 0; i < request->n_messages; i++)
 		bytes += request->messages[i].content_len;
 	return bytes > LARGE_BYTES;
 }
 
-static bool no_memory(struct error *e) {
-	return error_set(e, ERROR_INTERNAL, "", "Memory ran out while reading the request.");
-}
-
-/* ---- prompts ---- */
-
-/* Name of the field that the prompts came in. */
-static const char *prompt_field(const struct request *request) {
-	return request->kind == REQUEST_CHAT                  ? "messages"
-	                : request->kind == REQUEST_COMPLETION ? "prompt"
-	                                                      : "input";
-}
-
-static bool copy_ids(const struct model *model, const struct input *input,
-                struct job_prompt *prompt, const char *field, struct error *e) {
-	int vocab = model->facts.vocab;
-	for (size_t i = 0; i < input->n_tokens; i++) {
-		if (input->tokens[i] < 0 || input->tokens[i] >= vocab)
-			return error_set(e, ERROR_INVALID_REQUEST, field,
-			                "Token id %d does not exist; ids go from 0 to %d.",
-			                input->tokens[i], vocab - 1);
-	}
-	prompt->tokens = malloc((input->n_tokens + 1) * sizeof *prompt->tokens);
-	if (!prompt->tokens)
-		return no_memory(e);
-	if (input->n_tokens > 0)
-		memcpy(prompt->tokens, input->tokens, input->n_tokens * sizeof *prompt->tokens);
-	prompt->n_tokens = (int)input->n_tokens;
-	return true;
-}
-
-static bool check_tokens(
-                const struct model *model, const struct job_prompt *prompt, struct error *e) {
-	for (int i = 0; i < prompt->n_tokens; i++) {
-		if (prompt->tokens[i] < 0 || prompt->tokens[i] >= model->facts.vocab)
-			return error_set(e, ERROR_INTERNAL, "",
-			                "The tokenizer made id %d, which this model does not have.",
-			                prompt->tokens[i]);
-	}
-	return true;
-}
-
-static bool encode(const struct model *model, const char *text, size_t len, bool special,
-                struct job_prompt *prompt, struct error *e) {
-	const struct tokenizer *t = model->tokenizer;
-	size_t cap = len + tokenizer_added(t) + 1, n;
-	prompt->tokens = malloc(cap * sizeof *prompt->tokens);
-	if (!prompt->tokens
-	                || !tokenizer_encode(t, text, len, special, prompt->tokens, cap - 1, &n))
-		return no_memory(e);
-	prompt->n_tokens = (int)n;
-	int32_t bos = tokenizer_bos(t);
-	prompt->starts_with_bos = special && bos >= 0 && n > 0 && prompt->tokens[0] == bos;
-	if (!check_tokens(model, prompt, e))
-		return false;
-	/* Most of `cap` is seldom used. */
-	int32_t *fitted = realloc(prompt->tokens, (n + 1) * sizeof *fitted);
-	if (fitted)
-		prompt->tokens = fitted;
-	return true;
-}
-
-static bool encode_bounded(const struct model *model, const char *text, size_t len,
-                struct job_prompt *prompt, const char *field, struct error *e) {
-	size_t context = (size_t)model->facts.context;
-	size_t longest = tokenizer_longest(model->tokenizer);
-	if (len > context * longest)
-		return error_set(e, ERROR_CONTEXT_LENGTH_EXCEEDED, field,
-		                "The text has %zu bytes; this model takes %zu tokens, which is at "
-		                "most %zu bytes. Shorten it.",
-		                len, context, context * longest);
-	if (!encode(model, text, len, true, prompt, e))
-		return false;
-	if (prompt->n_tokens == 0 && model->facts.bos >= 0) {
-		prompt->tokens[0] = model->facts.bos;
-		prompt->n_tokens = 1;
-		prompt->starts_with_bos = true;
-	}
-	return true;
-}
-
-static bool read_prompt_of(const struct model *model, const struct request *request,
-                const struct input *input, struct job_prompt *prompt, struct error *e) {
-	const char *field = prompt_field(request);
-	if (!input->text) {
-		if (!copy_ids(model, input, prompt, field, e))
-			return false;
-	} else if (request->kind == REQUEST_TOKENIZE) {
-		return encode(model, input->text, input->text_len, request->add_special_tokens,
-		                prompt, e);
-	} else if (!encode_bounded(model, input->text, input->text_len, prompt, field, e)) {
-		return false;
-	}
-	if (prompt->n_tokens > 0 || request->kind == REQUEST_TOKENIZE)
-		return true;
-	if (model->facts.bos >= 0)
-		return error_set(e, ERROR_INVALID_REQUEST, field,
-		                "The list of token ids is empty; send the start symbol (%d) to "
-		                "start "
-		                "from nothing.",
-		                model->facts.bos);
-	return error_set(e, ERROR_INVALID_REQUEST, field,
-	                "The prompt is empty and this model has no start symbol; send at least one "
-	                "token.");
-}
-
-/* "Role: content\n" for each message, then "Assistant:". Free the text. */
-static char *plain_chat(const struct request *request, size_t *ret_len) {
-	static const char last[] = "Assistant:";
-	size_t size = sizeof last;
-	for (size_t i = 0; i < request->n_messages; i++)
-		size += strlen(request->messages[i].role) + 3 + request->messages[i].content_len;
-	char *text = malloc(size), *to = text;
-	if (!text)
-		return NULL;
-	for (size_t i = 0; i < request->n_messages; i++) {
-		const struct message *m = &request->messages[i];
-		char *role = to;
-		to = stpcpy(to, m->role);
-		*role = (char)toupper((unsigned char)*role);
-		to = stpcpy(to, ": ");
-		memcpy(to, m->content, m->content_len);
-		to += m->content_len;
-		*to++ = '\n';
-	}
-	to = stpcpy(to, last);
-	*ret_len = (size_t)(to - text);
-	return text;
-}
-
-/* The bundled demo is a folder called "demo"; without --model nothing else is served. */
-static bool chat_is_plain(const struct model *model, const struct config *config) {
-	if (strcmp(config->chat_template, "plain") == 0)
-		return true;
-	bool is_auto = strcmp(config->chat_template, "none") != 0;
-	return is_auto && (!config->model || strcmp(model->name, "demo") == 0);
-}
-
-static bool read_chat(const struct model *model, const struct config *config, struct job *job,
-                struct error *e) {
-	if (!chat_is_plain(model, config))
-		return error_set(e, ERROR_NOT_SUPPORTED, "",
-		                "This model is not tuned for chat and no chat template is set; use "
-		                "/v1/completions, or start the server with --chat-template plain.");
-	size_t len;
-	char *text = plain_chat(&job->request, &len);
-	if (!text)
-		return no_memory(e);
-	job->n_prompts = 1;
-	job->prompts = calloc(1, sizeof *job->prompts);
-	bool ok = job->prompts ? encode_bounded(model, text, len, &job->prompts[0], "messages", e)
-	                       : no_memory(e);
-	free(text);
-	return ok;
-}
-
-static bool read_prompts(const struct model *model, const struct config *config, struct job *job,
-                struct error *e) {
-	const struct request *request = &job->request;
-	if (request->kind == REQUEST_CHAT)
-		return read_chat(model, config, job, e);
-	job->prompts = calloc(request->n_inputs ? request->n_inputs : 1, sizeof *job->prompts);
-	if (!job->prompts)
-		return no_memory(e);
-	job->n_prompts = (int)request->n_inputs;
-	for (int i = 0; i < job->n_prompts; i++) {
-		if (!read_prompt_of(model, request, &request->inputs[i], &job->prompts[i], e))
-			return false;
-	}
-	return true;
-}
-
 /* ---- lengths ---- */
 
-static bool too_long(
-                const struct job *job, int context, int prompt, int64_t answer, struct error *e) {
-	const char *field = prompt_field(&job->request);
+static bool too_long(const char *field, int context, int has, int64_t answer, struct error *e) {
 	if (answer == 0)
 		return error_set(e, ERROR_CONTEXT_LENGTH_EXCEEDED, field,
 		                "This model's maximum context length is %d tokens, but the %s has "
 		                "%d.",
-		                context, field, prompt);
+		                context, field, has);
 	return error_set(e, ERROR_CONTEXT_LENGTH_EXCEEDED, field,
 	                "This model's maximum context length is %d tokens. However, you requested "
 	                "%lld tokens (%d in the %s, %lld in the completion). Reduce the length of "
 	                "the %s or of the completion.",
-	                context, (long long)(prompt + answer), prompt, field, (long long)answer,
-	                field);
+	                context, (long long)(has + answer), has, field, (long long)answer, field);
+}
+
+/* Tokens of the longest prompt; of an encoder-decoder, of the longest target. */
+static int longest_past(const struct job *job) {
+	int longest = 0;
+	for (int i = 0; i < job->n_prompts; i++) {
+		const struct job_prompt *p = &job->prompts[i];
+		int n = p->target ? p->n_target : p->n_tokens;
+		longest = n > longest ? n : longest;
+	}
+	return longest;
+}
+
+/* Texts that go through an encoder must fit it by themselves. */
+static bool check_sources(const struct model *model, const struct job *job, struct error *e) {
+	int context = model->facts.stack[STACK_ENCODER].context;
+	if (model->facts.kind == KIND_LM)
+		return true;
+	for (int i = 0; i < job->n_prompts; i++) {
+		if (job->prompts[i].n_tokens > context)
+			return too_long(resolve_prompt_field(&job->request), context,
+			                job->prompts[i].n_tokens, 0, e);
+	}
+	return true;
+}
+
+static bool check_max_tokens(const struct request *request, struct error *e) {
+	if (request->max_tokens.value > 0)
+		return true;
+	if (request->kind == REQUEST_CHAT)
+		return error_set(e, ERROR_INVALID_REQUEST, "max_tokens",
+		                "max_tokens is 0; ask for at least one token.");
+	return request->echo
+	                || error_set(e, ERROR_INVALID_REQUEST, "max_tokens",
+	                                "max_tokens is 0, which needs \"echo\": true; ask for at "
+	                                "least one token.");
+}
+
+/* Tokens of an answer when the request does not say. */
+static int default_tokens(const struct model *model, const struct config *config) {
+	if (model->defaults.max_tokens > 0)
+		return model->defaults.max_tokens;
+	return model->facts.kind == KIND_SEQ2SEQ ? config->default_target_tokens
+	                                         : config->default_max_tokens;
 }
 
 /* Sets max_tokens: an explicit one must fit the context, a default one is cut to fit. */
 static bool settle_lengths(const struct model *model, const struct config *config, struct job *job,
                 struct error *e) {
 	const struct request *request = &job->request;
-	int context = model->facts.context, longest = 0;
-	for (int i = 0; i < job->n_prompts; i++) {
-		if (job->prompts[i].n_tokens > longest)
-			longest = job->prompts[i].n_tokens;
-	}
+	bool seq2seq = model->facts.kind == KIND_SEQ2SEQ;
+	int context = seq2seq ? model->facts.stack[STACK_DECODER].context : model->facts.context;
+	int longest = longest_past(job);
+	const char *field = seq2seq ? "target" : resolve_prompt_field(request);
+	if (!check_sources(model, job, e))
+		return false;
+	if (job->work != WORK_GENERATE)
+		return true;
 	if (request->kind == REQUEST_LOGLIKELIHOOD)
-		return longest <= context || too_long(job, context, longest, 0, e);
+		return longest <= context || too_long(field, context, longest, 0, e);
 
-	int64_t max = model->defaults.max_tokens > 0 ? model->defaults.max_tokens
-	                                             : config->default_max_tokens;
+	int64_t max = default_tokens(model, config);
 	if (request->max_tokens.set) {
 		max = request->max_tokens.value;
-		if (max == 0 && request->kind == REQUEST_CHAT)
-			return error_set(e, ERROR_INVALID_REQUEST, "max_tokens",
-			                "max_tokens is 0; ask for at least one token.");
-		if (max == 0 && !request->echo)
-			return error_set(e, ERROR_INVALID_REQUEST, "max_tokens",
-			                "max_tokens is 0, which needs \"echo\": true; ask for at "
-			                "least "
-			                "one token.");
+		if (!check_max_tokens(request, e))
+			return false;
 		if (longest + max > context)
-			return too_long(job, context, longest, max, e);
+			return too_long(field, context, longest, max, e);
 	} else if (longest + 1 > context) {
-		return too_long(job, context, longest, 1, e);
+		return too_long(field, context, longest, 1, e);
 	} else if (longest + max > context) {
 		max = context - longest;
 	}
@@ -279,7 +145,7 @@ static bool settle_bias(const struct model *model, struct job *job, struct error
 		return true;
 	job->bias = calloc(n, sizeof *job->bias);
 	if (!job->bias)
-		return no_memory(e);
+		return resolve_no_memory(e);
 	for (size_t i = 0; i < n; i++) {
 		int32_t token = request->logit_bias[i].token;
 		if (token < 0 || token >= model->facts.vocab)
@@ -301,7 +167,7 @@ static bool settle_banned(const struct model *model, struct job *job, struct err
 		return true;
 	job->banned = calloc((size_t)facts->n_eos + 1, sizeof *job->banned);
 	if (!job->banned)
-		return no_memory(e);
+		return resolve_no_memory(e);
 	job->banned[0] = facts->eos;
 	memcpy(job->banned + 1, facts->eos_ids, (size_t)facts->n_eos * sizeof *job->banned);
 	job->sampling.banned = job->banned;
@@ -328,24 +194,22 @@ static bool settle_sampling(const struct model *model, struct job *job, struct e
 
 /* ---- the job ---- */
 
-static bool settle_choices(const struct model *model, struct job *job, struct error *e) {
+static bool settle_choices(const struct model *model, const struct config *config, struct job *job,
+                struct error *e) {
 	const struct request *request = &job->request;
-	job->n = request->n > 0 ? request->n : 1;
-	job->best_of = request->best_of > 0 ? request->best_of : job->n;
-	if (request->kind == REQUEST_LOGLIKELIHOOD || request->kind == REQUEST_TOKENIZE) {
-		job->n = job->best_of = 0;
+	if (request->kind != REQUEST_COMPLETION && request->kind != REQUEST_CHAT) {
 		job->want_prompt_logprobs = request->kind == REQUEST_LOGLIKELIHOOD;
 		return true;
 	}
-	if (job->best_of < job->n || (request->stream && job->best_of > job->n))
-		return error_set(e, ERROR_INVALID_REQUEST, "best_of",
-		                "best_of must not be smaller than n, nor greater in a stream.");
-	job->n_choices = job->n_prompts * job->best_of;
+	if (!resolve_search(model, config, job, e))
+		return false;
 	job->stream = request->stream;
 	job->want_logprobs = request->logprobs >= 0;
 	job->n_top = request->logprobs > 0 ? request->logprobs : 0;
 	if (job->n_top > model->facts.vocab)
 		job->n_top = model->facts.vocab;
+	if (job->num_beams > 1) /* a hypothesis knows its own tokens only */
+		job->n_top = 0;
 	job->want_prompt_logprobs = request->echo && job->want_logprobs;
 	return true;
 }
@@ -388,15 +252,16 @@ static bool build(const struct model *model, const struct config *config, struct
 	struct depth_spec ignored;
 	if (request->kind == REQUEST_TOKENIZE)
 		return resolve_model_name(model, config, request, &ignored, e)
-		                && read_prompts(model, config, job, e)
-		                && settle_choices(model, job, e);
-	if (!resolve_policy(model, config, request, &job->policy, e)
-	                || !read_prompts(model, config, job, e)
+		                && resolve_prompts(model, config, job, e);
+	if (!resolve_route(model, request->kind, e)
+	                || !resolve_policy(model, config, request, &job->policy, e)
+	                || !resolve_prompts(model, config, job, e)
+	                || !resolve_encoder(model, config, job, e)
 	                || !settle_lengths(model, config, job, e) || !settle_sampling(model, job, e)
-	                || !settle_choices(model, job, e) || !check_listed(config, job, e))
+	                || !settle_choices(model, config, job, e) || !check_listed(config, job, e))
 		return false;
 	settle_time(job);
-	return job_allocate(job, tokenizer_longest(model->tokenizer), e);
+	return job_allocate(job, model, e);
 }
 
 struct job *resolve_job(const struct model *model, const struct config *config,
@@ -404,7 +269,7 @@ struct job *resolve_job(const struct model *model, const struct config *config,
 	struct job *job = calloc(1, sizeof *job);
 	if (!job) {
 		request_finish(request);
-		no_memory(e);
+		resolve_no_memory(e);
 		return NULL;
 	}
 	job->request = *request;

@@ -20,6 +20,9 @@ bool resolve_is_large(const struct request *request);
 struct job *resolve_job(const struct model *model, const struct config *config,
                 struct request *request, struct error *e);
 
+/* Whether the checkpoint can serve a route; else not_supported, naming one that works. */
+bool resolve_route(const struct model *model, enum request_kind kind, struct error *e);
+
 /*
  * "NAME", "NAME@6", "NAME@tier" against the served names; fills a depth where the suffix gives one.
  */

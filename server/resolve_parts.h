@@ -14,4 +14,30 @@ bool resolve_policy(const struct model *model, const struct config *config,
 bool resolve_subnet(const struct model *model, enum plan_rule rule, const int depth[STACKS],
                 struct subnet *ret_subnet, struct error *e);
 
+/* ---- resolve_text.c ---- */
+
+/* Name of the field that the prompts came in. */
+const char *resolve_prompt_field(const struct request *request);
+
+/* The job's prompts, sources and targets as tokens, of any length; masks of a text. */
+bool resolve_prompts(const struct model *model, const struct config *config, struct job *job,
+                struct error *e);
+
+bool resolve_no_memory(struct error *e); /* always false */
+
+/* ---- resolve_search.c ---- */
+
+/*
+ * Whether an encoder-decoder searches or samples, how many beams and choices; n and best_of of the
+ * other models. Refuses what a search cannot honour.
+ */
+bool resolve_search(const struct model *model, const struct config *config, struct job *job,
+                struct error *e);
+
+/* ---- resolve_encoder.c ---- */
+
+/* What an encoder is to do with the texts, and bounds of the answer. */
+bool resolve_encoder(const struct model *model, const struct config *config, struct job *job,
+                struct error *e);
+
 #endif

@@ -16,7 +16,7 @@ bool respond_open(struct call *call) {
 	size_t n = (size_t)job->n_choices + 1;
 	r->seen = calloc(n, sizeof *r->seen);
 	r->sent = calloc(n, sizeof *r->sent);
-	r->warnings = compose_warnings(&job->request, &r->n_warnings);
+	r->warnings = compose_warnings(job, &r->n_warnings);
 	r->last_out_ns = call->received_ns;
 	return r->seen && r->sent;
 }
@@ -26,10 +26,12 @@ static void sum_up(struct call *call) {
 	const struct job *job = call->job;
 	const struct respond *r = call->respond;
 	struct call_summary *s = &call->summary;
-	s->depth = r->has_depth ? r->subnet.stack[STACK_DECODER].depth : 0;
-	s->tokens = s->prompt_tokens = 0;
-	for (int i = 0; i < job->n_prompts; i++)
-		s->prompt_tokens += job->prompts[i].n_tokens;
+	if (r->has_depth) {
+		s->depth = r->subnet.stack[STACK_DECODER].depth;
+		s->encoder_depth = r->subnet.stack[STACK_ENCODER].depth;
+	}
+	s->tokens = 0;
+	s->prompt_tokens = compose_prompt_tokens(job);
 	for (int i = 0; i < job->n_choices; i++)
 		s->tokens += r->seen[i].n_tokens;
 	if (!r->job_done)
@@ -55,24 +57,58 @@ void respond_close(struct call *call) {
 	call->respond = NULL;
 }
 
+/* "6", or of two stacks "12,6": the encoder's first. */
 static void depth_field(const struct respond *r, struct fields *fields) {
-	if (r->has_depth && r->subnet.stack[STACK_DECODER].depth > 0)
-		fields_add(fields, "X-Depth", "%d", r->subnet.stack[STACK_DECODER].depth);
+	int encoder = r->subnet.stack[STACK_ENCODER].depth;
+	int decoder = r->subnet.stack[STACK_DECODER].depth;
+	if (!r->has_depth)
+		return;
+	if (encoder > 0 && decoder > 0)
+		fields_add(fields, "X-Depth", "%d,%d", encoder, decoder);
+	else if (encoder + decoder > 0)
+		fields_add(fields, "X-Depth", "%d", encoder + decoder);
+}
+
+static void final_fields(const struct call *call, struct fields *fields) {
+	struct answer_timings t;
+	compose_timings(call->job, &t);
+	depth_field(call->respond, fields);
+	fields_add(fields, "Server-Timing",
+	                "queue;dur=%.1f, prefill;dur=%.1f, decode;dur=%.1f, total;dur=%.1f",
+	                t.queue_ms, t.prefill_ms, t.decode_ms, t.total_ms);
+}
+
+/* A body of many megabytes: written as it is taken, and the loop does other work in between. */
+static void stream_embeddings(struct call *call) {
+	struct fields fields;
+	call_common_fields(call, &fields);
+	fields_add(&fields, "Content-Type", "application/json");
+	final_fields(call, &fields);
+	exchange_stream(call->x, 200, fields.items, fields.n, respond_fill_embeddings);
+}
+
+static void write_embeddings(struct call *call, struct buffer *out) {
+	while (respond_fill_embeddings(call, out) == FILL_MORE)
+		;
 }
 
 static void answer_whole(struct call *call) {
+	static void (*const writers[REQUEST_KINDS])(struct call * call, struct buffer * out) = {
+		[REQUEST_COMPLETION] = respond_write_answer,
+		[REQUEST_CHAT] = respond_write_answer,
+		[REQUEST_LOGLIKELIHOOD] = respond_write_loglikelihood,
+		[REQUEST_EMBEDDING] = write_embeddings,
+		[REQUEST_CLASSIFY] = respond_write_classes,
+		[REQUEST_FILL_MASK] = respond_write_fills,
+	};
 	struct fields extra = { .n = 0 };
 	struct buffer body = { 0 };
-	struct answer_timings t;
-	compose_timings(call->job, &t);
-	depth_field(call->respond, &extra);
-	fields_add(&extra, "Server-Timing",
-	                "queue;dur=%.1f, prefill;dur=%.1f, decode;dur=%.1f, total;dur=%.1f",
-	                t.queue_ms, t.prefill_ms, t.decode_ms, t.total_ms);
-	if (call->job->kind == REQUEST_LOGLIKELIHOOD)
-		respond_write_loglikelihood(call, &body);
-	else
-		respond_write_answer(call, &body);
+	if (call->job->kind == REQUEST_EMBEDDING && respond_embeddings_are_long(call)) {
+		stream_embeddings(call);
+		return;
+	}
+	final_fields(call, &extra);
+	writers[call->job->kind](call, &body);
 	call_answer(call, 200, &extra, &body);
 }
 

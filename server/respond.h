@@ -9,6 +9,7 @@
 #define FATHOM_SERVER_RESPOND_H
 
 #include "server/call.h"
+#include "server/compose.h"
 
 /* Before the call's job is submitted; false if memory ran out. */
 bool respond_open(struct call *call);
@@ -24,6 +25,25 @@ void respond_close(struct call *call);
 void respond_write_answer(struct call *call, struct buffer *out);
 void respond_write_loglikelihood(struct call *call, struct buffer *out);
 
+/* What stands beside the results of a finished job; `meta` points to the rest. */
+struct respond_meta {
+	struct answer_usage usage;
+	struct answer_depth depth;
+	struct answer_change changes[COMPOSE_CHANGES];
+	struct answer_timings timings;
+	struct answer_meta meta;
+};
+void respond_meta(const struct call *call, struct respond_meta *ret_meta);
+
+/* ---- respond_encoder.c: answers of encoders ---- */
+
+void respond_write_classes(struct call *call, struct buffer *out);
+void respond_write_fills(struct call *call, struct buffer *out);
+/* Whether an answer of embeddings is so long that it should go out in pieces. */
+bool respond_embeddings_are_long(const struct call *call);
+/* Appends the next embeddings, as a stream asks for them. */
+enum fill respond_fill_embeddings(void *call, struct buffer *out);
+
 /* ---- respond_stream.c: events ---- */
 
 struct respond {
@@ -37,6 +57,7 @@ struct respond {
 	char **warnings;
 	size_t n_warnings;
 	int64_t last_out_ns; /* something was written */
+	int embedded;        /* embeddings that have been written */
 };
 
 /* How much of a choice has been written. */

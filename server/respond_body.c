@@ -70,34 +70,44 @@ static bool compose_choice(const struct call *call, struct parts *parts, int i) 
 	return !parts->texts[i].failed;
 }
 
+void respond_meta(const struct call *call, struct respond_meta *ret_meta) {
+	const struct job *job = call->job;
+	const struct respond *r = call->respond;
+	const struct model *model = generation_model(call->generation);
+	compose_depth(job, &job->subnet, job->reason, ret_meta->changes, &ret_meta->depth);
+	compose_timings(job, &ret_meta->timings);
+	compose_usage(job, &ret_meta->usage);
+	ret_meta->meta = (struct answer_meta){ .id = job->id,
+		.model = resolve_served_name(model, call->server->config),
+		.created = job->created,
+		.usage = &ret_meta->usage,
+		.depth = &ret_meta->depth,
+		.timings = &ret_meta->timings,
+		.warnings = (const char *const *)r->warnings,
+		.n_warnings = r->n_warnings };
+}
+
 void respond_write_answer(struct call *call, struct buffer *out) {
 	const struct job *job = call->job;
-	struct respond *r = call->respond;
-	const struct model *model = generation_model(call->generation);
-	struct answer_vocab vocab = compose_vocab(model);
-	struct answer_change changes[COMPOSE_CHANGES];
-	struct answer_depth depth;
-	struct answer_timings timings;
-	struct answer_usage usage;
+	struct answer_vocab vocab = compose_vocab(generation_model(call->generation));
+	struct respond_meta m;
 	struct parts parts;
 	int n = job->n_prompts * job->n;
 	bool ok = parts_init(&parts, (size_t)n);
 	for (int i = 0; i < n && ok; i++)
 		ok = compose_choice(call, &parts, i);
-	compose_depth(job, &job->subnet, job->reason, changes, &depth);
-	compose_timings(job, &timings);
-	compose_usage(job, &usage);
+	respond_meta(call, &m);
 	struct answer a = { .kind = job->kind,
-		.id = job->id,
-		.model = resolve_served_name(model, call->server->config),
-		.created = job->created,
+		.id = m.meta.id,
+		.model = m.meta.model,
+		.created = m.meta.created,
 		.choices = parts.choices,
 		.n_choices = (size_t)n,
-		.usage = &usage,
-		.depth = &depth,
-		.timings = &timings,
-		.warnings = (const char *const *)r->warnings,
-		.n_warnings = r->n_warnings,
+		.usage = m.meta.usage,
+		.depth = m.meta.depth,
+		.timings = m.meta.timings,
+		.warnings = m.meta.warnings,
+		.n_warnings = m.meta.n_warnings,
 		.vocab = &vocab };
 	if (ok)
 		answer_write(out, &a);
@@ -106,43 +116,32 @@ void respond_write_answer(struct call *call, struct buffer *out) {
 	parts_finish(&parts);
 }
 
+/* The tokens that were scored: not those that stand before the client's own. */
+static bool list_scored(const struct model *model, const struct job_prompt *prompt,
+                struct token_list *list) {
+	int from = prompt->target ? prompt->n_forced : prompt->starts_with_bos;
+	int to = prompt->target ? prompt->n_target : prompt->n_tokens;
+	if (!token_list_init(list, (size_t)to, 0))
+		return false;
+	token_list_add_prompt(list, model, prompt, from, to);
+	return true;
+}
+
 void respond_write_loglikelihood(struct call *call, struct buffer *out) {
 	const struct job *job = call->job;
-	struct respond *r = call->respond;
 	const struct model *model = generation_model(call->generation);
 	size_t n = (size_t)job->n_prompts;
 	struct token_list *lists = calloc(n + 1, sizeof *lists);
 	struct answer_score *scores = calloc(n + 1, sizeof *scores);
-	struct answer_change changes[COMPOSE_CHANGES];
-	struct answer_depth depth;
-	struct answer_timings timings;
-	struct answer_usage usage;
+	struct respond_meta m;
 	bool ok = lists && scores;
 	for (size_t i = 0; i < n && ok; i++) {
-		const struct job_prompt *prompt = &job->prompts[i];
-		ok = token_list_init(&lists[i], (size_t)prompt->n_tokens, 0);
-		if (!ok)
-			break;
-		/* A start symbol that the tokenizer added is context, not text. */
-		token_list_add_prompt(&lists[i], model, prompt, prompt->starts_with_bos,
-		                prompt->n_tokens);
+		ok = list_scored(model, &job->prompts[i], &lists[i]);
 		scores[i] = (struct answer_score){ lists[i].tokens, lists[i].n };
 	}
-	compose_depth(job, &job->subnet, job->reason, changes, &depth);
-	compose_timings(job, &timings);
-	compose_usage(job, &usage);
+	respond_meta(call, &m);
 	if (ok)
-		answer_write_loglikelihood(out,
-		                &(struct answer_meta){ .id = job->id,
-		                                .model = resolve_served_name(
-		                                                model, call->server->config),
-		                                .created = job->created,
-		                                .usage = &usage,
-		                                .depth = &depth,
-		                                .timings = &timings,
-		                                .warnings = (const char *const *)r->warnings,
-		                                .n_warnings = r->n_warnings },
-		                scores, n);
+		answer_write_loglikelihood(out, &m.meta, scores, n);
 	else
 		out->failed = true;
 	for (size_t i = 0; lists && i < n; i++)

@@ -25,7 +25,6 @@ struct route {
 	bool json; /* takes a JSON body */
 	bool work; /* needs a warm model; refused while draining */
 	int listeners;
-	const char *instead; /* for a route that this server cannot serve: what to call */
 };
 
 /* The route of a method ("HEAD" finds GET's) and path, or NULL. */

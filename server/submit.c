@@ -14,7 +14,6 @@
 #include "server/handlers.h"
 #include "server/resolve.h"
 #include "server/respond.h"
-#include "server/routes.h"
 
 void submit_limits(const struct config *config, struct request_limits *ret_limits) {
 	*ret_limits = (struct request_limits){
@@ -137,6 +136,10 @@ void submit_request(struct call *call, enum request_kind kind, void (*start)(str
 	size_t len;
 	const char *body = exchange_body(call->x, &len);
 	submit_limits(call->server->config, &limits);
+	if (!resolve_route(generation_model(call->server->current), kind, &e)) {
+		call_fail(call, &e);
+		return;
+	}
 	if (!body)
 		error_set(&e, ERROR_INTERNAL, NULL, "The server ran out of memory.");
 	else if (request_parse(kind, body, len, &limits, &request, &e)) {
@@ -150,6 +153,12 @@ void submit_request(struct call *call, enum request_kind kind, void (*start)(str
 
 /* "req_1f.." gives "cmpl-1f..", so that a client's log and ours are easily matched. */
 static void name_job(const struct call *call, struct job *job) {
+	static const char *const prefixes[REQUEST_KINDS] = { [REQUEST_COMPLETION] = "cmpl",
+		[REQUEST_CHAT] = "chatcmpl",
+		[REQUEST_LOGLIKELIHOOD] = "ll",
+		[REQUEST_EMBEDDING] = "embd",
+		[REQUEST_CLASSIFY] = "classify",
+		[REQUEST_FILL_MASK] = "fill" };
 	char hex[25];
 	if (call->own_id) {
 		snprintf(hex, sizeof hex, "%s", call->request_id + strlen("req_"));
@@ -159,11 +168,7 @@ static void name_job(const struct call *call, struct job *job) {
 		for (size_t i = 0; i < sizeof bytes; i++)
 			sprintf(hex + 2 * i, "%02x", bytes[i]);
 	}
-	snprintf(job->id, sizeof job->id, "%s-%s",
-	                job->kind == REQUEST_CHAT                         ? "chatcmpl"
-	                                : job->kind == REQUEST_COMPLETION ? "cmpl"
-	                                                                  : "ll",
-	                hex);
+	snprintf(job->id, sizeof job->id, "%s-%s", prefixes[job->kind], hex);
 	memcpy(job->request_id, call->request_id, sizeof job->request_id);
 }
 
@@ -201,10 +206,16 @@ void handle_loglikelihood(struct call *call) {
 	submit_request(call, REQUEST_LOGLIKELIHOOD, start_work);
 }
 
-void handle_not_supported(struct call *call) {
-	struct error e;
-	error_set(&e, ERROR_NOT_SUPPORTED, NULL, "%s", call->route->instead);
-	call_fail(call, &e);
+void handle_embeddings(struct call *call) {
+	submit_request(call, REQUEST_EMBEDDING, start_work);
+}
+
+void handle_classify(struct call *call) {
+	submit_request(call, REQUEST_CLASSIFY, start_work);
+}
+
+void handle_fill_mask(struct call *call) {
+	submit_request(call, REQUEST_FILL_MASK, start_work);
 }
 
 /* ---- a dry run ---- */

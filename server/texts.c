@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* POST /tokenize and /detokenize. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "proto/answer.h"
 #include "server/compose.h"
@@ -11,7 +12,8 @@
 static void answer_tokens(struct call *call) {
 	const struct job *job = call->job;
 	const struct model *model = generation_model(call->generation);
-	struct answer_vocab vocab = compose_vocab(model);
+	bool target = strcmp(job->request.side, "target") == 0;
+	struct answer_vocab vocab = target ? compose_vocab(model) : compose_source_vocab(model);
 	struct buffer body = { 0 };
 	size_t n = (size_t)job->n_prompts;
 	struct answer_tokenized *items = calloc(n + 1, sizeof *items);
@@ -31,18 +33,23 @@ void handle_tokenize(struct call *call) {
 	submit_request(call, REQUEST_TOKENIZE, answer_tokens);
 }
 
-static bool join(const struct model *model, const struct request *request, struct buffer *text,
+/* The vocabulary that ids are of: the answers', unless the request says otherwise. */
+static const struct tokenizer *tokenizer_of(
+                const struct model *model, const struct request *request) {
+	return strcmp(request->side, "source") == 0 ? model->tokenizer : model->target_tokenizer;
+}
+
+static bool join(const struct tokenizer *t, const struct request *request, struct buffer *text,
                 struct error *e) {
-	for (size_t k = 0; request->n_inputs && k < request->inputs[0].n_tokens; k++) {
+	const struct input *input = &request->inputs[0];
+	for (size_t k = 0; k < input->n_tokens; k++) {
 		size_t len;
-		int32_t id = request->inputs[0].tokens[k];
-		const char *bytes = tokenizer_bytes(model->tokenizer, id, &len);
-		if (!bytes)
+		if (!tokenizer_bytes(t, input->tokens[k], &len))
 			return error_set(e, ERROR_INVALID_REQUEST, "tokens",
-			                "This model has no token %d; ids go from 0 to %d.", id,
-			                tokenizer_size(model->tokenizer) - 1);
-		buffer_append(text, bytes, len);
+			                "This model has no token %d; ids go from 0 to %d.",
+			                input->tokens[k], tokenizer_size(t) - 1);
 	}
+	compose_text(t, input->tokens, (int)input->n_tokens, SHOW_ALL, text);
 	return true;
 }
 
@@ -61,7 +68,7 @@ void handle_detokenize(struct call *call) {
 	const struct model *model = generation_model(call->server->current);
 	struct depth_spec ignored;
 	if (resolve_model_name(model, call->server->config, &request, &ignored, &e)
-	                && join(model, &request, &text, &e)) {
+	                && join(tokenizer_of(model, &request), &request, &text, &e)) {
 		answer_write_detokenize(&body, text.data ? text.data : "", text.len);
 		body.failed = body.failed || text.failed;
 		call_answer(call, 200, NULL, &body);

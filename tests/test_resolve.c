@@ -266,7 +266,7 @@ TEST(a_default_length_is_cut_to_the_context_and_an_explicit_one_is_not) {
 
 TEST(a_text_that_can_never_fit_is_refused_untokenised) {
 	open_opt();
-	size_t longest = tokenizer_longest(rig.model->tokenizer), n = 64 * longest + 1;
+	size_t longest = tokenizer_longest(rig.model->tokenizer), n = 16 * 64 * longest + 1;
 	char *body = malloc(n + 64), *to = body;
 	to = stpcpy(to, "{\"prompt\":\"");
 	memset(to, 'x', n);
