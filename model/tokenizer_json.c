@@ -240,31 +240,81 @@ static bool put_around(struct reading *in, struct tokenizer_around *around, cons
 	                in->t, around, number, FILE_NAME, "post_processor", in->err, in->errlen);
 }
 
-/* TemplateProcessing: a list of special tokens with the text somewhere among them. */
+/* Where an item of a template is put. */
+struct template {
+	struct tokenizer_around *slots[3]; /* before the first text, after it, after the second */
+	int texts;                         /* seen so far */
+	int64_t second_type;               /* of the second text */
+	int between_first; /* special tokens after the first text that have its token type */
+};
+
+/* The token type that an item gives; 0 where it says nothing. */
+static int64_t item_type(const struct doc *item) {
+	int64_t type = 0;
+	doc_as_int(doc_get(item, "type_id"), &type);
+	return type;
+}
+
+static bool read_item(struct reading *in, struct template *t, const struct doc *item,
+                const struct doc *specials, int most_texts) {
+	const struct doc *sequence = doc_get(item, "Sequence"), *special;
+	const char *id = doc_as_string(doc_get(sequence, "id"), NULL);
+	if (id && t->texts < most_texts && strcmp(id, t->texts == 0 ? "A" : "B") == 0) {
+		if (t->texts++ == 1)
+			t->second_type = item_type(sequence);
+		return true;
+	}
+	special = doc_get(item, "SpecialToken");
+	const char *name = doc_as_string(doc_get(special, "id"), NULL);
+	const struct doc *ids = name ? doc_get(doc_get(specials, name), "ids") : NULL;
+	if (doc_count(ids) == 0)
+		return refuse(in, FILE_NAME ": post_processor TemplateProcessing",
+		                "has an item that is not supported");
+	for (size_t k = 0; k < doc_count(ids); k++) {
+		if (!put_around(in, t->slots[t->texts], doc_at(ids, k)))
+			return false;
+		t->between_first += t->texts == 1 && item_type(special) == 0;
+	}
+	return true;
+}
+
+/* TemplateProcessing: lists of special tokens with the texts among them. */
 static bool read_template(struct reading *in, const struct doc *processor) {
 	const char *place = FILE_NAME ": post_processor TemplateProcessing";
 	const struct doc *single = doc_get(processor, "single");
+	const struct doc *pair = doc_get(processor, "pair");
 	const struct doc *specials = doc_get(processor, "special_tokens");
-	struct tokenizer_around *around = &in->t->before;
+	struct tokenizer *t = in->t;
+	struct template one = { .slots = { &t->before, &t->after, &t->after } };
 	for (size_t i = 0; i < doc_count(single); i++) {
-		const struct doc *item = doc_at(single, i);
-		const char *sequence =
-		                doc_as_string(doc_get(doc_get(item, "Sequence"), "id"), NULL);
-		if (sequence && around == &in->t->before && strcmp(sequence, "A") == 0) {
-			around = &in->t->after;
-			continue;
-		}
-		const char *name =
-		                doc_as_string(doc_get(doc_get(item, "SpecialToken"), "id"), NULL);
-		const struct doc *ids = name ? doc_get(doc_get(specials, name), "ids") : NULL;
-		if (doc_count(ids) == 0)
-			return refuse(in, place, "single has an item that is not supported");
-		for (size_t k = 0; k < doc_count(ids); k++) {
-			if (!put_around(in, around, doc_at(ids, k)))
-				return false;
-		}
+		if (!read_item(in, &one, doc_at(single, i), specials, 1))
+			return false;
 	}
-	return around == &in->t->after || refuse(in, place, "single has no Sequence \"A\"");
+	if (one.texts != 1)
+		return refuse(in, place, "single has no Sequence \"A\"");
+	struct tokenizer_pair *p = &t->pair;
+	struct template two = { .slots = { &p->before, &p->between, &p->after } };
+	for (size_t i = 0; i < doc_count(pair); i++) {
+		if (!read_item(in, &two, doc_at(pair, i), specials, 2))
+			return false;
+	}
+	p->present = two.texts == 2;
+	p->typed = two.second_type != 0;
+	p->between_first = two.between_first;
+	return true;
+}
+
+/* RobertaProcessing and BertProcessing: two special tokens around a text, and between two. */
+static bool read_cls_and_sep(struct reading *in, const struct doc *processor, bool roberta) {
+	struct tokenizer *t = in->t;
+	struct tokenizer_pair *p = &t->pair;
+	const struct doc *cls = doc_at(doc_get(processor, "cls"), 1);
+	const struct doc *sep = doc_at(doc_get(processor, "sep"), 1);
+	*p = (struct tokenizer_pair){ .present = true, .typed = !roberta, .between_first = 1 };
+	return put_around(in, &t->before, cls) && put_around(in, &t->after, sep)
+	                && put_around(in, &p->before, cls) && put_around(in, &p->between, sep)
+	                && (!roberta || put_around(in, &p->between, sep))
+	                && put_around(in, &p->after, sep);
 }
 
 static bool read_processor(struct reading *in, const struct doc *processor, bool nested) {
@@ -273,10 +323,9 @@ static bool read_processor(struct reading *in, const struct doc *processor, bool
 		return true;
 	if (strcmp(type, "TemplateProcessing") == 0)
 		return read_template(in, processor);
-	if (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0)
-		return put_around(in, &in->t->before, doc_at(doc_get(processor, "cls"), 1))
-		                && put_around(in, &in->t->after,
-		                                doc_at(doc_get(processor, "sep"), 1));
+	bool roberta = strcmp(type, "RobertaProcessing") == 0;
+	if (roberta || strcmp(type, "BertProcessing") == 0)
+		return read_cls_and_sep(in, processor, roberta);
 	const struct doc *list = doc_get(processor, "processors");
 	if (nested || strcmp(type, "Sequence") != 0)
 		return refuse_type(in, FILE_NAME ": post_processor", type);

@@ -55,7 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 	struct tokenizer *t = make(&data, &size);
 	if (!t)
 		return 0;
-	size_t cap = size + tokenizer_added(t), count;
+	size_t cap = tokenizer_capacity(t, size), count;
 	int32_t *tokens = malloc((cap + 1) * sizeof *tokens);
 	if (tokens && tokenizer_encode(t, (const char *)data, size, true, tokens, cap, &count)) {
 		size_t len;

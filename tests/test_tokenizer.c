@@ -274,9 +274,60 @@ TEST(start_and_end_tokens_are_added_when_asked_for) {
 	encodes_to(t, "a", true, "256 97 257");
 	encodes_to(t, "a", false, "97");
 	encodes_to(t, "", true, "256 257");
-	CHECK_INT(tokenizer_added(t), 2);
+	CHECK_INT(tokenizer_capacity(t, 0), 4);
 	CHECK_INT(tokenizer_bos(t), 256);
 	tokenizer_close(t);
+}
+
+/* Checks the ids of a pair and where its second segment begins. */
+static void pair_encodes_to(const char *processor, const char *ids, size_t expected_second) {
+	toy_make();
+	char root[1024];
+	snprintf(root, sizeof root,
+	                ",\"added_tokens\":[" ADDED(256, "<s>", SPECIAL) "," ADDED(
+	                                257, "</s>", SPECIAL) "],\"post_processor\":{%s}",
+	                processor);
+	toy_json("", "", "", root);
+	struct tokenizer *t = toy_open();
+	struct tokenizer_input input = {
+		.text = "ab", .len = 2, .pair = "c", .pair_len = 1, .add_special = true
+	};
+	int32_t tokens[16];
+	size_t count, second, n = 0;
+	char written[200] = "";
+	CHECK(tokenizer_has_pairs(t));
+	CHECK(tokenizer_encode_input(t, &input, tokens, 16, &count, &second));
+	CHECK(tokenizer_capacity(t, 3) >= count);
+	for (size_t i = 0; i < count; i++)
+		n += (size_t)snprintf(written + n, sizeof written - n, i ? " %d" : "%d", tokens[i]);
+	CHECK_STR(written, ids);
+	CHECK_INT(second, expected_second);
+	tokenizer_close(t);
+}
+
+TEST(pairs_stand_as_roberta_and_bert_put_them) {
+	static const char *const marks = "\"sep\":[\"</s>\",257],\"cls\":[\"<s>\",256]";
+	char processor[200];
+	snprintf(processor, sizeof processor, "\"type\":\"RobertaProcessing\",%s", marks);
+	pair_encodes_to(processor, "256 97 98 257 257 99 257", 7);
+	snprintf(processor, sizeof processor, "\"type\":\"BertProcessing\",%s", marks);
+	pair_encodes_to(processor, "256 97 98 257 99 257", 4);
+}
+
+#define ITEM(kind, id, type) "{\"" kind "\":{\"id\":\"" id "\",\"type_id\":" #type "}}"
+
+TEST(pairs_stand_as_a_template_puts_them) {
+	pair_encodes_to("\"type\":\"TemplateProcessing\",\"single\":[" ITEM(
+	                                "SpecialToken", "<s>", 0) "," ITEM("Sequence", "A",
+	                                0) "],\"pair\":[" ITEM("Special"
+	                                                       "Token",
+	                                "<s>", 0) "," ITEM("Sequence", "A", 0) "," ITEM("Special"
+	                                                                                "Token",
+	                                "</s>", 0) "," ITEM("SpecialToken", "<s>",
+	                                1) "," ITEM("Sequence", "B",
+	                                1) "],\"special_tokens\":{\"<s>\":{\"ids\":[256]},\"</s>\":"
+	                                   "{\"ids\":[257]}}",
+	                "256 97 98 257 256 99", 4);
 }
 
 TEST(a_space_goes_before_every_stretch_that_lacks_one) {
@@ -319,7 +370,7 @@ TEST(end_of_text_is_special_where_no_file_says_anything) {
 	struct tokenizer *t = toy_open();
 	encodes_to(t, "a<|endoftext|>", true, "97 256");
 	CHECK_INT(tokenizer_bos(t), -1);
-	CHECK_INT(tokenizer_added(t), 0);
+	CHECK_INT(tokenizer_capacity(t, 0), 0);
 	CHECK(tokenizer_is_special(t, 256));
 	tokenizer_close(t);
 }
@@ -345,7 +396,7 @@ TEST(added_tokens_extend_the_vocabulary) {
 /* Any bytes. */
 
 static void comes_back(const struct tokenizer *t, const char *text, size_t len) {
-	size_t cap = len + tokenizer_added(t), count, done = 0, n;
+	size_t cap = tokenizer_capacity(t, len), count, done = 0, n;
 	int32_t *tokens = malloc((cap + 1) * sizeof *tokens);
 	CHECK(tokens && tokenizer_encode(t, text, len, false, tokens, cap, &count));
 	for (size_t i = 0; i < count; i++) {

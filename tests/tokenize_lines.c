@@ -30,7 +30,7 @@ static bool decodes_to(const struct tokenizer *t, const int32_t *ids, size_t cou
 }
 
 static bool tokenize(const struct tokenizer *t, const char *text, size_t len, enum mode mode) {
-	size_t cap = len + tokenizer_added(t), count;
+	size_t cap = tokenizer_capacity(t, len), count;
 	int32_t *ids = malloc((cap + 1) * sizeof *ids);
 	bool ok = ids && tokenizer_encode(t, text, len, mode == ADD_SPECIAL, ids, cap, &count);
 	if (ok && mode == ROUND_TRIP && !decodes_to(t, ids, count, text, len)) {
