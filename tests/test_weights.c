@@ -9,10 +9,7 @@
 #include <math.h>
 #include <unistd.h>
 
-#include "tests/check.h"
-#include "tests/folder.h"
-
-static char err[400];
+#include "tests/weights_check.h"
 
 /* dim 20 and vocab 37: no multiples of a panel, and q, k and v share panels. */
 enum { DIM = 20, FFN = 28, VOCAB = 37, CONTEXT = 9, LAYERS = 2 };
@@ -38,33 +35,6 @@ static struct facts small_facts(enum family family) {
 }
 
 /* ---- writing folders ---- */
-
-struct writer {
-	struct tensor_file file;
-	const char *prefix, *dtype, *skip;
-};
-
-static void add(struct writer *w, const char *name, size_t rows, size_t columns) {
-	char full[200];
-	snprintf(full, sizeof full, "%s%s", w->prefix, name);
-	if (!w->skip || strcmp(w->skip, full) != 0)
-		tensor_file_add(&w->file, full, w->dtype, rows, columns);
-}
-
-static void add_pair(struct writer *w, const char *name, size_t rows, size_t columns, size_t bias) {
-	char full[160];
-	snprintf(full, sizeof full, "%s.weight", name);
-	add(w, full, rows, columns);
-	snprintf(full, sizeof full, "%s.bias", name);
-	add(w, full, bias, 0);
-}
-
-static void add_layer(struct writer *w, const char *prefix, int layer, const char *name,
-                size_t rows, size_t columns, size_t bias) {
-	char full[120];
-	snprintf(full, sizeof full, "%s%d.%s", prefix, layer, name);
-	add_pair(w, full, rows, columns, bias);
-}
 
 static void add_fairseq_layers(struct writer *w, const struct stack_facts *s) {
 	const char *at = "decoder.layers.";
@@ -117,55 +87,7 @@ static unsigned char *write_gpt2(
 	return tensor_file_finish(&w.file, ret_len);
 }
 
-/* A folder with one file of weights. */
-static char *folder_of(unsigned char *bytes, size_t len) {
-	char *dir = folder_create();
-	folder_write(dir, "model.safetensors", bytes, len);
-	free(bytes);
-	return dir;
-}
-
-static bool load(const char *dir, const struct facts *f, const struct ops *ops,
-                struct weights *weights) {
-	err[0] = '\0';
-	return weights_load(dir, f, ops, 2, weights, err, sizeof err);
-}
-
-static void check_refused(const char *dir, const struct facts *f, const char *why) {
-	struct weights w;
-	CHECK(!load(dir, f, ops_c(), &w));
-	if (!strstr(err, why) || !is_sentence(err))
-		check_fail(__FILE__, __LINE__, "\"%s\" does not say \"%s\"", err, why);
-}
-
 /* ---- what must be where ---- */
-
-/* Rows [first, first + rows) of a packed matrix are the tensor [rows, n_in], or its transpose. */
-static void check_rows(const struct ops *ops, const struct matrix *m, int first, int rows,
-                const char *name, bool transposed) {
-	float *row = malloc((size_t)m->n_in * sizeof *row);
-	CHECK(row != NULL);
-	CHECK(first + rows <= m->n_out);
-	for (int r = 0; r < rows; r++) {
-		ops->unpack_row(m, first + r, row);
-		for (int k = 0; k < m->n_in; k++) {
-			size_t at = transposed ? (size_t)k * (size_t)rows + (size_t)r
-			                       : (size_t)r * (size_t)m->n_in + (size_t)k;
-			if (row[k] != tensor_value(name, at))
-				check_fail(__FILE__, __LINE__, "%s: row %d, column %d differs",
-				                name, r, k);
-		}
-	}
-	free(row);
-}
-
-static void check_vector(const float *v, size_t n, const char *name) {
-	CHECK(v != NULL);
-	for (size_t i = 0; i < n; i++) {
-		if (v[i] != tensor_value(name, i))
-			check_fail(__FILE__, __LINE__, "%s: element %zu differs", name, i);
-	}
-}
 
 static const char *layer_name(const char *prefix, int layer, const char *name) {
 	static char full[200];
@@ -230,19 +152,6 @@ static void check_opt(const char *dir, const struct facts *f, const char *prefix
 	                >= (4 * d * d + 2 * d * (size_t)s->ffn + 9 * d + (size_t)s->ffn) * 4);
 	weights_finish(&w);
 	weights_finish(&w);
-}
-
-/* Each table that this machine has. */
-static int tables(const struct ops *list[4]) {
-	int n = 0;
-	list[n++] = ops_c();
-	if (cpu_level_detect() >= CPU_LEVEL_AVX2 && ops_avx2())
-		list[n++] = ops_avx2();
-	if (cpu_level_detect() >= CPU_LEVEL_AVX512 && ops_avx512())
-		list[n++] = ops_avx512();
-	if (ops_blas())
-		list[n++] = ops_blas();
-	return n;
 }
 
 TEST(every_opt_tensor_is_in_its_place_at_every_level) {
