@@ -72,6 +72,7 @@ void admission_work(const struct job *job, const struct subnet *subnet, int outp
 		int prompt = decoder_tokens(job, i), source = encoder_tokens(job, i);
 		work.prompt_tokens += prompt;
 		work.longest_prompt = prompt > work.longest_prompt ? prompt : work.longest_prompt;
+		work.sources += source > 0;
 		work.source_tokens += source;
 		work.longest_source = source > work.longest_source ? source : work.longest_source;
 		work.source_tiles += tiles(source);

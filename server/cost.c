@@ -180,6 +180,17 @@ static double pending_ms(const struct cost_model *cost, const struct cost_load *
 	return steps * cost_step_ms(cost, &step);
 }
 
+/* Steps that the texts take: they enter whole, however small the chunks are. */
+static int source_steps(const struct cost_limits *limits, const struct cost_work *work, int chunk) {
+	if (work->sources <= 0)
+		return 0;
+	int side_by_side = chunk / ceil_div(work->source_tokens, work->sources);
+	int steps = ceil_div(work->sources, greater(side_by_side, 1));
+	if (limits->source_tiles > 0)
+		steps = greater(steps, ceil_div(work->source_tiles, limits->source_tiles));
+	return steps;
+}
+
 /* Sources and prompts, up to and with the step that gives the first tokens. A source's first
  * decoder row runs in the step of its encoder rows. */
 static double prompt_ms(const struct cost_model *cost, const struct cost_limits *limits,
@@ -187,10 +198,8 @@ static double prompt_ms(const struct cost_model *cost, const struct cost_limits 
 	int tokens = work->prompt_tokens + work->source_tokens;
 	if (tokens <= 0)
 		return 0;
-	/* A text enters whole, however small the chunks are. */
-	int steps = ceil_div(tokens, greater(chunk, work->longest_source));
-	if (limits->source_tiles > 0)
-		steps = greater(steps, ceil_div(work->source_tiles, limits->source_tiles));
+	int steps = greater(ceil_div(tokens, greater(chunk, work->longest_source)),
+	                source_steps(limits, work, chunk));
 	struct share share = { .rows = ceil_div(work->prompt_tokens, steps),
 		.source_rows = ceil_div(work->source_tokens, steps),
 		.class_rows = ceil_div(work->class_rows, steps),

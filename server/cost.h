@@ -93,10 +93,11 @@ struct cost_work {
 	int scored_tokens; /* prompt tokens, or masked tokens of an encoder, whose logits are needed */
 	int choices;       /* sequences that decode side by side; of a beam search, all beams */
 	int output_tokens; /* of each choice; 0: the prompt is only scored */
-	int source_tokens; /* the encoder's, of all its texts */
+	int sources;       /* texts of the encoder */
+	int source_tokens; /* of all of them */
 	int longest_source;
-	int source_tiles;       /* of all its texts, as in cost_limits */
-	double source_attended; /* sum over its texts of length x length / 1,024 */
+	int source_tiles;       /* of all of them, as in cost_limits */
+	double source_attended; /* sum over them of length x length / 1,024 */
 	int class_rows;         /* texts that a classifier scores */
 };
 

@@ -265,6 +265,204 @@ TEST(more_choices_than_places_run_in_waves) {
 	CHECK(near_to(time.total_ms, 6 + 6 * 19, 1e-9));
 }
 
+/* ---- two stacks ---- */
+
+enum { ENCODER_LAYERS = 12, DECODER_LAYERS = 6 };
+
+/* An encoder layer takes half of a decoder's, projecting a quarter; attention of a decode row 1 ms
+ * for each layer and 1,024 keys, of a text 2. */
+static struct cost_model flat_pair(void) {
+	struct cost_model cost = { .constant_ms = 2,
+		.class_ms = 0.5,
+		.attention_ms = 1,
+		.source_attention_ms = 2,
+		.margin = 1 };
+	for (int i = 0; i < COST_POINTS; i++) {
+		cost.layer_ms[STACK_ENCODER][i] = 0.5;
+		cost.layer_ms[STACK_DECODER][i] = 1;
+		cost.cross_ms[i] = 0.25;
+	}
+	return cost;
+}
+
+static struct subnet pair(int encoder, int decoder) {
+	struct subnet subnet = { 0 };
+	plan_by_rule(PLAN_RULE_EVEN, ENCODER_LAYERS, encoder, &subnet.stack[STACK_ENCODER]);
+	if (decoder > 0)
+		plan_by_rule(PLAN_RULE_EVEN, DECODER_LAYERS, decoder, &subnet.stack[STACK_DECODER]);
+	return subnet;
+}
+
+TEST(a_translation_is_one_reading_and_many_tokens) {
+	struct cost_model cost = flat_pair();
+	struct subnet subnet = pair(4, 3);
+	struct cost_time time;
+	static const struct cost_load idle;
+	/* One source of 16 tokens, five beams, seven tokens. */
+	struct cost_work work = { .subnet = &subnet,
+		.prompt_tokens = 1,
+		.longest_prompt = 1,
+		.choices = 5,
+		.output_tokens = 7,
+		.sources = 1,
+		.source_tokens = 16,
+		.longest_source = 16,
+		.source_tiles = 1,
+		.source_attended = 16 * 16 / 1024.0 };
+	cost_predict(&cost, &limits, &idle, &work, &time);
+	/* The source, its projection and the first decoder row share a step. */
+	double first = 2 + 4 * 0.5 + 3 * 0.25 + 3 * 1.0 + 2 * 4 * 16 * 16 / 1024.0;
+	CHECK(near_to(time.first_ms, first, 1e-9));
+	/* A row of a token sees 1 + 7 / 2 own keys on average, and 16 of the source. */
+	double token = 2 + 3 + 3 * 5 * (1 + 3.5 + 16) / 1024;
+	CHECK(near_to(time.token_ms, token, 1e-9));
+	CHECK(near_to(time.total_ms, first + 6 * token, 1e-9));
+}
+
+TEST(texts_enter_whole_and_by_tiles) {
+	struct cost_model cost = flat_pair();
+	struct subnet subnet = pair(4, 0);
+	struct cost_time time;
+	struct cost_limits narrow = limits;
+	static const struct cost_load idle;
+	/* Twenty texts of 30 tokens: two fill a step of 64 rows. */
+	struct cost_work work = { .subnet = &subnet,
+		.sources = 20,
+		.source_tokens = 600,
+		.longest_source = 30,
+		.source_tiles = 20 };
+	cost_predict(&cost, &limits, &idle, &work, &time);
+	CHECK(near_to(time.total_ms, 10 * 4, 1e-9));
+	CHECK(near_to(time.first_ms, time.total_ms, 1e-9) && time.token_ms == 0);
+	/* Of 40 tokens each, one. */
+	work.source_tokens = 800;
+	work.longest_source = 40;
+	cost_predict(&cost, &limits, &idle, &work, &time);
+	CHECK(near_to(time.total_ms, 20 * 4, 1e-9));
+	/* Of 5 tokens each, twelve, but for the tiles: four steps of five. */
+	work.source_tokens = 100;
+	work.longest_source = 5;
+	narrow.source_tiles = 5;
+	cost_predict(&cost, &narrow, &idle, &work, &time);
+	CHECK(near_to(time.total_ms, 4 * 4, 1e-9));
+	/* Each step classifies five. */
+	work.class_rows = 20;
+	cost_predict(&cost, &narrow, &idle, &work, &time);
+	CHECK(near_to(time.total_ms, 4 * (4 + 2.5), 1e-9));
+}
+
+TEST(sources_that_wait_before_are_counted) {
+	struct cost_model cost = flat_pair();
+	struct subnet subnet = pair(12, 6);
+	struct cost_time time;
+	struct cost_load load = { .pending_source = 64 };
+	for (int l = 0; l < ENCODER_LAYERS; l++)
+		load.pending_source_rows[l] = 64;
+	for (int l = 0; l < DECODER_LAYERS; l++)
+		load.pending_cross_rows[l] = 64;
+	struct cost_work work = { .subnet = &subnet, .prompt_tokens = 8, .longest_prompt = 8 };
+	cost_predict(&cost, &limits, &load, &work, &time);
+	CHECK(near_to(time.total_ms, (2 + 6 + 1.5) + (2 + 6), 1e-9));
+}
+
+TEST(two_stacks_are_fitted_apart) {
+	/* Encoder layers of 0.2 ms up to 8 rows and in proportion beyond, decoder layers of 0.5,
+	 * projecting at a tenth of the encoder's; a text's attention 1.5, a decode row's 0.25. */
+	struct cost_samples s;
+	struct cost_model cost;
+	cost_samples_init(&s);
+	struct cost_points *e = &s.stack[STACK_ENCODER], *d = &s.stack[STACK_DECODER];
+	double truth[COST_POINTS];
+	for (int i = 0; i < COST_POINTS; i++) {
+		int rows = cost_rows[i], text = rows < 40 ? rows : 40;
+		double layer = truth[i] = 0.2 * (rows > 8 ? rows / 8.0 : 1);
+		double attention = 1.5 * rows * text / 1024;
+		e->deep[i] = ENCODER_LAYERS;
+		e->shallow[i] = 1;
+		e->text[i] = text;
+		e->deep_ms[i] = 1 + 0.1 * layer + ENCODER_LAYERS * (layer + attention);
+		e->shallow_ms[i] = 1 + 0.1 * layer + layer + attention;
+		s.cross[i] = DECODER_LAYERS;
+		s.cross_ms[i] = e->shallow_ms[i] + 5 * 0.1 * layer;
+		d->deep[i] = DECODER_LAYERS;
+		d->shallow[i] = 1;
+		d->deep_ms[i] = 1 + DECODER_LAYERS * 0.5;
+		d->shallow_ms[i] = 1 + 0.5;
+	}
+	s.attend_depth = DECODER_LAYERS;
+	s.attend_context = 512;
+	s.attend_near_ms = 4;
+	s.attend_far_ms = 4 + DECODER_LAYERS * 0.25 / 2;
+	s.chunk_rows = s.chunk_depth = s.chunk_context = 1;
+	s.source_rows = 64;
+	s.source_depth = ENCODER_LAYERS;
+	s.source_context = 56;
+	s.source_near_ms = 10;
+	s.source_far_ms = 10 + 1.5 * ENCODER_LAYERS * 64 * 56 / 1024.0;
+	cost_fit(&s, &cost);
+	for (int i = 0; i < COST_POINTS; i++) {
+		CHECK(near_to(cost.layer_ms[STACK_ENCODER][i], truth[i], 1e-6));
+		CHECK(near_to(cost.cross_ms[i], 0.1 * truth[i], 1e-6));
+	}
+	CHECK(near_to(cost.layer_ms[STACK_DECODER][0], 0.5, 0.01));
+	CHECK(near_to(cost.source_attention_ms, 1.5, 1e-6));
+	CHECK(near_to(cost.attention_ms, 0.25, 1e-6));
+	CHECK(near_to(cost.constant_ms, 1, 0.01));
+}
+
+TEST(an_encoder_alone_is_fitted) {
+	struct cost_samples s;
+	struct cost_model cost;
+	cost_samples_init(&s);
+	struct cost_points *e = &s.stack[STACK_ENCODER];
+	for (int i = 0; i < COST_POINTS; i++) {
+		e->deep[i] = ENCODER_LAYERS;
+		e->shallow[i] = 1;
+		e->deep_ms[i] = 1 + ENCODER_LAYERS * 0.5;
+		e->shallow_ms[i] = 1.5;
+	}
+	s.class_ms = 0.25;
+	cost_fit(&s, &cost);
+	struct cost_time time;
+	struct subnet subnet = pair(4, 0);
+	static const struct cost_load idle;
+	struct cost_work work = { .subnet = &subnet,
+		.sources = 1,
+		.source_tokens = 8,
+		.longest_source = 8,
+		.source_tiles = 1,
+		.class_rows = 1 };
+	cost_predict(&cost, &limits, &idle, &work, &time);
+	CHECK(near_to(time.total_ms, 1 + 4 * 0.5 + 0.25, 1e-6));
+	CHECK(near_to(cost_prefill_ms(&cost, (const int[STACKS]){ 4, 0 }), 3.0 / 128, 1e-6));
+}
+
+TEST(refinement_moves_the_stack_that_was_wrong) {
+	/* The encoder takes twice as long as believed; steps without sources say that the decoder
+	 * is right. */
+	struct cost_model cost = flat_pair();
+	int encoder[ENCODER_LAYERS], decoder[DECODER_LAYERS];
+	for (int l = 0; l < ENCODER_LAYERS; l++)
+		encoder[l] = 16;
+	for (int l = 0; l < DECODER_LAYERS; l++)
+		decoder[l] = 1;
+	struct cost_step token = { .layers = { ENCODER_LAYERS, DECODER_LAYERS },
+		.row_count = { NULL, decoder },
+		.rows = 1 };
+	struct cost_step source = token;
+	source.row_count[STACK_ENCODER] = encoder;
+	source.source_count = decoder;
+	for (int i = 0; i < 20000; i++) {
+		cost_refine(&cost, &token, 2 + 6, 0.02);
+		cost_refine(&cost, &source, 2 + 6 + 12 * 1.0 + 1.5, 0.02);
+	}
+	CHECK(near_to(cost_step_ms(&cost, &token), 8, 0.02));
+	CHECK(near_to(cost_step_ms(&cost, &source), 21.5, 0.02));
+	/* At 16 rows: the sixth point. */
+	CHECK(cost.layer_ms[STACK_ENCODER][5] > 0.9 && cost.layer_ms[STACK_ENCODER][5] < 1.1);
+	CHECK(cost.layer_ms[STACK_DECODER][0] < 1.1);
+}
+
 /* ---- learning ---- */
 
 TEST(the_margin_is_a_high_quantile_of_recent_ratios) {
@@ -318,4 +516,18 @@ TEST(answer_lengths_are_planned_at_a_high_quantile) {
 	for (int i = 0; i < 500; i++)
 		cost_learn_length(&history, &cost, 0.5 * noise());
 	CHECK(cost.answer_ratio > 0.35 && cost.answer_ratio < 0.5);
+}
+
+TEST(translations_are_planned_by_their_sources) {
+	struct cost_history history;
+	struct cost_model cost = { .margin = 1 };
+	cost_history_init(&history, &cost, 1.0);
+	for (int i = 0; i < 500; i++)
+		cost_learn_target(&history, &cost, 0.8 + 0.4 * noise());
+	CHECK(cost.target_ratio > 1.1 && cost.target_ratio <= 1.2);
+	/* One that ran away teaches nothing, and lengths over max_tokens are kept apart. */
+	double before = cost.target_ratio, answers = cost.answer_ratio;
+	for (int i = 0; i < COST_WINDOW; i++)
+		cost_learn_target(&history, &cost, 200);
+	CHECK(cost.target_ratio == before && cost.answer_ratio == answers);
 }
