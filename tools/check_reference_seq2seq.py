@@ -9,48 +9,22 @@ lists and beams. Without it there is nothing to compare, and the check is skippe
 """
 import json
 import os
-import pickle
 import sys
 
 import torch
 
 import reference_seq2seq
+import unpickle
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DEFAULT = os.path.join(HERE, "..", "..", "shared", "fixtures", "mt12x6-multi30k")
 TOLERANCE = 2e-4
 
 
-class Stub(dict):
-    """Stands for every class of the checkpoint that PyTorch and Python do not bring."""
-
-    def __new__(cls, *_, **__):
-        return super().__new__(cls)
-
-    def __init__(self, *_, **__):
-        super().__init__()
-
-    def __setstate__(self, state):
-        pass
-
-
-class StubPickle:
-    """What torch.load asks of a pickle module; only tensors and plain containers come to life."""
-    __name__ = "stub_pickle"
-
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module, name):
-            known = (module.split(".")[0] == "torch" or (module, name) in (
-                ("collections", "OrderedDict"), ("collections", "defaultdict")))
-            return super().find_class(module, name) if known else Stub
-
-    load = staticmethod(pickle.load)
-
-
 def read_checkpoint(path):
-    state = torch.load(path, map_location="cpu", pickle_module=StubPickle)["model"]
-    return {name: value for name, value in state.items() if value.dim() >= 1
-            and not name.endswith(("version", "_float_tensor"))}
+    return {name: torch.from_numpy(tensor.array())
+            for name, tensor in unpickle.load(path)["model"].items()
+            if not name.endswith(("version", "_float_tensor"))}
 
 
 def facts_of(weights, heads):
