@@ -3,7 +3,8 @@
 """Turn Tatoeba's English-German pairs into line-parallel text for the translation demo.
 
 Writes train, valid and test, each as .de and .en: plain UTF-8, line n of one is the translation of
-line n of the other. The English sentences of valid and test are drawn with a fixed seed from all
+line n of the other; valid.tsv and test.tsv hold the same pairs as `fathom eval` and `fathom search`
+read them, German, a tab, English. The English sentences of valid and test are drawn with a fixed seed from all
 unique ones, each with one of its translations. A pair is in train only if neither of its sides
 occurs in valid or test, compared in case-folded letters and digits alone.
 
@@ -61,6 +62,9 @@ def main():
         for side, language in enumerate(("de", "en")):
             with open(os.path.join(args.out, f"{name}.{language}"), "w", encoding="utf-8") as out:
                 out.writelines(pair[side] + "\n" for pair in part)
+        if name != "train":
+            with open(os.path.join(args.out, name + ".tsv"), "w", encoding="utf-8") as out:
+                out.writelines("\t".join(pair) + "\n" for pair in part)
         words = [sum(len(pair[side].split()) for pair in part) for side in (0, 1)]
         print(f"{name}: {len(part)} pairs, {words[0]} German and {words[1]} English words")
 
