@@ -4,9 +4,9 @@
 
 Writes train, valid and test, each as .de and .en: plain UTF-8, line n of one is the translation of
 line n of the other; valid.tsv and test.tsv hold the same pairs as `fathom eval` and `fathom search`
-read them, German, a tab, English. The English sentences of valid and test are drawn with a fixed seed from all
-unique ones, each with one of its translations. A pair is in train only if neither of its sides
-occurs in valid or test, compared in case-folded letters and digits alone.
+read them, German, a tab, English. The English sentences of valid and test are drawn with a fixed
+seed from all unique ones, each with one of its translations. A pair is in train only if neither of
+its sides occurs in valid or test, compared in case-folded letters and digits alone.
 
     tools/prepare_translation_data.py --tatoeba deu-eng.zip --out translate-data
 """
