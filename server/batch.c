@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The running batch: joining, groups and their blocks, and what a step holds. */
+/* The running batch: its life, who joins and leaves, and a step from end to end. */
 #include "server/batch.h"
 
 #include <assert.h>
@@ -16,19 +16,49 @@ static int least(int a, int b) {
 	return a < b ? a : b;
 }
 
+static int greatest(int a, int b) {
+	return a > b ? a : b;
+}
+
 /* ---- life ---- */
 
+/* How large a step and a batch may be. */
+static void set_limits(struct batch *b, const struct config *config) {
+	const struct facts *facts = &b->model->facts;
+	struct cost_limits *limits = &b->limits;
+	limits->max_rows = config->max_rows;
+	limits->prefill_rows = config->prefill_rows;
+	/* Each sequence may need a row of every step. */
+	limits->sequences = least(config->max_running, config->max_rows);
+	b->max_logit_rows = least(MOST_LOGIT_ROWS, config->max_rows);
+	/* The beams of a search run together. */
+	if (facts->kind == KIND_SEQ2SEQ) {
+		limits->sequences = greatest(limits->sequences, MAX_BEAMS);
+		b->max_logit_rows = greatest(b->max_logit_rows, MAX_BEAMS);
+	}
+	/* A source of any length has room beside the rows of all answers. */
+	int source = facts->stack[STACK_ENCODER].layers > 0 ? facts->stack[STACK_ENCODER].context
+	                                                    : 0;
+	if (facts->kind != KIND_LM)
+		limits->max_rows = greatest(limits->max_rows,
+		                source + (facts->kind == KIND_SEQ2SEQ ? limits->sequences : 0));
+}
+
 static bool init_arrays(struct batch *b) {
+	int dim = b->model->facts.stack[STACK_ENCODER].dim;
+	b->pool = calloc((size_t)dim + 1, sizeof *b->pool);
+	b->texts = calloc((size_t)b->limits.sequences, sizeof *b->texts);
+	b->needs = calloc((size_t)b->max_logit_rows, sizeof *b->needs);
 	b->rows = calloc((size_t)b->limits.max_rows, sizeof *b->rows);
 	b->wants = calloc((size_t)b->limits.max_rows, sizeof *b->wants);
 	b->logit_rows = calloc((size_t)b->max_logit_rows, sizeof *b->logit_rows);
 	b->scratch = malloc(detokenise_scratch(b->model->target_tokenizer));
-	return b->rows && b->wants && b->logit_rows && b->scratch;
+	return b->rows && b->wants && b->logit_rows && b->needs && b->texts && b->pool
+	                && b->scratch;
 }
 
 struct batch *batch_create(const struct model *model, const struct batch_options *options,
                 char *err, size_t errlen) {
-	const struct config *config = options->config;
 	struct batch *b = calloc(1, sizeof *b);
 	if (!b) {
 		snprintf(err, errlen, "not enough memory for a batch");
@@ -37,11 +67,7 @@ struct batch *batch_create(const struct model *model, const struct batch_options
 	b->model = model;
 	b->metrics = options->metrics;
 	b->running_last = &b->running;
-	b->limits.max_rows = config->max_rows;
-	b->limits.prefill_rows = config->prefill_rows;
-	/* Each sequence may need a row of every step. */
-	b->limits.sequences = least(config->max_running, config->max_rows);
-	b->max_logit_rows = least(MOST_LOGIT_ROWS, config->max_rows);
+	set_limits(b, options->config);
 	struct workspace_options workspace = {
 		.team = options->team,
 		.max_rows = b->limits.max_rows,
@@ -50,12 +76,17 @@ struct batch *batch_create(const struct model *model, const struct batch_options
 		.kv_bytes = options->kv_bytes,
 	};
 	b->workspace = workspace_create(model, &workspace, err, errlen);
-	if (b->workspace)
-		b->sampler = sampler_create(model->ops, model->facts.vocab, err, errlen);
+	if (b->workspace) {
+		int vocab = greatest(model->facts.vocab, 1); /* an encoder without that head */
+		b->sampler = sampler_create(model->ops, vocab, err, errlen);
+	}
 	if (!b->sampler) {
 		batch_destroy(b);
 		return NULL;
 	}
+	if (model->facts.output.n > 0)
+		sampler_take_logprobs(b->sampler);
+	b->limits.source_tiles = workspace_source_tiles(b->workspace);
 	if (!init_arrays(b)) {
 		snprintf(err, errlen, "not enough memory for a batch of %d rows",
 		                b->limits.max_rows);
@@ -73,7 +104,10 @@ void batch_destroy(struct batch *b) {
 	workspace_destroy(b->workspace);
 	free(b->rows);
 	free(b->wants);
+	free(b->texts);
 	free(b->logit_rows);
+	free(b->needs);
+	free(b->pool);
 	free(b->scratch);
 	free(b);
 }
@@ -106,102 +140,7 @@ int batch_sequences(const struct batch *b) {
 	return b->sequences + b->reserved_sequences;
 }
 
-/* ---- groups ---- */
-
-/* What a group of a prompt and `count` choices needs. */
-struct need {
-	int count;
-	int forks;
-	size_t blocks;      /* of the first sequence */
-	size_t fork_blocks; /* of all forks */
-};
-
-static struct need need_of(const struct batch *b, const struct job *job, int prompt,
-                const struct subnet *subnet, int count) {
-	size_t depth = (size_t)subnet->stack[STACK_DECODER].depth;
-	int tokens = ticket_sequence_tokens(job, prompt);
-	struct need need = { .count = count };
-	need.blocks = workspace_blocks_needed(b->workspace, subnet, tokens);
-	/* An answer of one token ends with the prompt: it needs no sequence of its own. */
-	if (count > 1 && job->max_tokens > 1) {
-		size_t shared = (size_t)(job->prompts[prompt].n_tokens / KV_TILE) * depth;
-		need.forks = count - 1;
-		need.fork_blocks = (size_t)need.forks * (need.blocks - shared);
-	}
-	return need;
-}
-
-/* The index of the prompt whose next group would begin, or -1. */
-static int next_prompt(const struct ticket *t) {
-	for (int i = 0; i < t->job->n_prompts; i++) {
-		const struct run_prompt *p = &t->prompts[i];
-		if (!p->through && !p->sequence && p->group == 0)
-			return i;
-	}
-	return -1;
-}
-
-bool batch_has_more(const struct ticket *t) {
-	return next_prompt(t) >= 0;
-}
-
-/* The prompt's next group: all choices that have not begun, or as many as could ever run at
- * once. */
-static struct need next_need(const struct batch *b, const struct ticket *t,
-                const struct subnet *subnet, int prompt) {
-	int count = t->job->best_of - t->prompts[prompt].begun;
-	struct need need = need_of(b, t->job, prompt, subnet, count);
-	size_t total = workspace_blocks_total(b->workspace);
-	while (need.count > 1
-	                && (need.forks + 1 > b->limits.sequences
-	                                || need.blocks + need.fork_blocks > total))
-		need = need_of(b, t->job, prompt, subnet, need.count - 1);
-	return need;
-}
-
-bool batch_fits(const struct batch *b, const struct ticket *t, const struct subnet *subnet) {
-	int prompt = next_prompt(t);
-	if (prompt < 0)
-		return false;
-	struct need need = next_need(b, t, subnet, prompt);
-	size_t used = workspace_blocks_reserved(b->workspace) + b->reserved_blocks;
-	size_t total = workspace_blocks_total(b->workspace);
-	return used + need.blocks + need.fork_blocks <= total
-	                && batch_sequences(b) + 1 + need.forks <= b->limits.sequences;
-}
-
-void batch_begin_group(struct batch *b, struct ticket *t) {
-	int prompt = next_prompt(t);
-	assert(prompt >= 0);
-	struct run_prompt *p = &t->prompts[prompt];
-	struct need need = next_need(b, t, &t->subnet, prompt);
-	p->sequence = sequence_open(
-	                b->workspace, &t->subnet, ticket_sequence_tokens(t->job, prompt));
-	assert(p->sequence);
-	b->sequences++;
-	p->fed = 0;
-	p->group = need.count;
-	p->begun += need.count;
-	p->reserved_blocks = need.fork_blocks;
-	p->reserved_sequences = need.forks;
-	b->reserved_blocks += need.fork_blocks;
-	b->reserved_sequences += need.forks;
-}
-
-void batch_release_group(struct batch *b, struct run_prompt *p) {
-	b->reserved_blocks -= p->reserved_blocks;
-	b->reserved_sequences -= p->reserved_sequences;
-	p->reserved_blocks = 0;
-	p->reserved_sequences = 0;
-}
-
-void batch_close(struct batch *b, struct sequence **sequence) {
-	if (!*sequence)
-		return;
-	sequence_close(b->workspace, *sequence);
-	*sequence = NULL;
-	b->sequences--;
-}
+/* ---- joining and leaving ---- */
 
 void batch_join(struct batch *b, struct ticket *t, int64_t now_ns) {
 	t->report.state = JOB_RUNNING;
@@ -210,6 +149,7 @@ void batch_join(struct batch *b, struct ticket *t, int64_t now_ns) {
 	*b->running_last = t;
 	b->running_last = &t->next;
 	b->jobs++;
+	t->texts.served = b->served;
 	batch_begin_group(b, t);
 }
 
@@ -228,141 +168,14 @@ struct ticket *batch_take_ended(struct batch *b) {
 	return NULL;
 }
 
-void batch_narrow(struct batch *b, struct ticket *t, const struct plan *plan) {
-	int old_depth = t->subnet.stack[STACK_DECODER].depth;
-	t->subnet.stack[STACK_DECODER] = *plan;
-	for (int i = 0; i < t->job->n_prompts; i++) {
-		struct run_prompt *p = &t->prompts[i];
-		if (p->sequence)
-			sequence_narrow(b->workspace, p->sequence, &t->subnet);
-		/* Forks need as many blocks for each layer as before, of fewer layers. */
-		size_t blocks = p->reserved_blocks / (size_t)old_depth * (size_t)plan->depth;
-		b->reserved_blocks -= p->reserved_blocks - blocks;
-		p->reserved_blocks = blocks;
-	}
-	for (int i = 0; i < t->job->n_choices; i++) {
-		if (t->choices[i].sequence)
-			sequence_narrow(b->workspace, t->choices[i].sequence, &t->subnet);
-	}
-	if (t->report.n_changes < (int)(sizeof t->job->changes / sizeof t->job->changes[0])) {
-		int at = 0;
-		for (int i = 0; i < t->job->n_choices; i++)
-			at = t->progress[i].n_tokens > at ? t->progress[i].n_tokens : at;
-		t->job->changes[t->report.n_changes++] = (struct job_change){ at, *plan };
-		t->news = true;
-	}
-}
-
-/* ---- load ---- */
-
-static void add_load(const struct ticket *t, struct cost_load *load) {
-	const struct job *job = t->job;
-	const struct plan *plan = &t->subnet.stack[STACK_DECODER];
-	int rows = 0, pending = 0;
-	double context = 0;
-	for (int i = 0; i < job->n_choices; i++) {
-		if (t->choices[i].sequence) {
-			rows++;
-			context += sequence_length(t->choices[i].sequence);
-		}
-	}
-	for (int i = 0; i < job->n_prompts; i++) {
-		const struct run_prompt *p = &t->prompts[i];
-		if (!p->sequence)
-			continue;
-		pending += job->prompts[i].n_tokens - p->fed;
-		if (job->max_tokens > 1) {
-			rows += p->group;
-			context += (double)p->group * job->prompts[i].n_tokens;
-		}
-	}
-	load->decode_rows += rows;
-	load->pending += pending;
-	load->attended += plan->depth * context / 1024;
-	for (int i = 0; i < plan->depth; i++) {
-		load->rows[plan->layers[i]] += rows;
-		load->pending_rows[plan->layers[i]] += pending;
-	}
-}
-
-void batch_load(const struct batch *b, const struct ticket *without, struct cost_load *ret_load) {
-	memset(ret_load, 0, sizeof *ret_load);
-	for (const struct ticket *t = b->running; t; t = t->next) {
-		if (t != without && t->report.state != JOB_DONE)
-			add_load(t, ret_load);
-	}
-}
-
-/* ---- forming a step ---- */
-
-static void add_row(struct batch *b, struct ticket *t, struct sequence *s, int32_t token,
-                int position, bool chunk) {
-	const struct plan *plan = &t->subnet.stack[STACK_DECODER];
-	b->rows[b->n_rows++] = (struct row){
-		.sequence = s, .stack = STACK_DECODER, .token = token, .position = position
-	};
-	for (int i = 0; i < plan->depth; i++)
-		b->row_count[plan->layers[i]]++;
-	*(chunk ? &b->chunk_attended : &b->attended) += plan->depth * (position + 1) / 1024.0;
-}
-
-static void want(struct batch *b, struct ticket *t, enum want_kind kind, int prompt, int index) {
-	b->wants[b->n_wants++] = (struct want){
-		.ticket = t, .kind = kind, .prompt = prompt, .index = index, .row = b->n_rows - 1
-	};
-}
-
-static void form_decode(struct batch *b) {
-	for (struct ticket *t = b->running; t; t = t->next) {
-		for (int i = 0; i < t->job->n_choices; i++) {
-			struct sequence *s = t->choices[i].sequence;
-			if (!s)
-				continue;
-			int32_t last = t->job->choices[i].tokens[t->progress[i].n_tokens - 1];
-			add_row(b, t, s, last, sequence_length(s), false);
-			want(b, t, WANT_TOKEN, ticket_prompt_of(t, i), i);
-		}
-	}
-	b->decode_rows = b->n_rows;
-}
-
-static void form_chunk(struct batch *b, struct ticket *t, int prompt, int rows) {
-	struct run_prompt *p = &t->prompts[prompt];
-	const struct job_prompt *jp = &t->job->prompts[prompt];
-	for (int i = 0; i < rows; i++) {
-		int position = p->fed++;
-		add_row(b, t, p->sequence, jp->tokens[position], position, true);
-		if (p->fed < jp->n_tokens) {
-			if (t->job->want_prompt_logprobs && !p->scored)
-				want(b, t, WANT_SCORE, prompt, position);
-		} else if (t->job->max_tokens > 0) {
-			want(b, t, WANT_FIRST, prompt, position);
-		}
-	}
-}
-
-static void form_prompts(struct batch *b) {
-	int room = b->limits.max_rows - b->n_rows;
-	if (b->decode_rows > 0)
-		room = least(room, b->limits.prefill_rows);
-	for (struct ticket *t = b->running; t; t = t->next) {
-		for (int i = 0; i < t->job->n_prompts && room > 0; i++) {
-			struct run_prompt *p = &t->prompts[i];
-			if (!p->sequence)
-				continue;
-			int rows = least(t->job->prompts[i].n_tokens - p->fed, room);
-			form_chunk(b, t, i, rows);
-			room -= rows;
-		}
-	}
-}
+/* ---- a step ---- */
 
 /* Prompts that were only scored, and those whose last token has run. */
 static void pass_prompts(struct batch *b) {
 	for (struct ticket *t = b->running; t; t = t->next) {
 		for (int i = 0; i < t->job->n_prompts; i++) {
 			struct run_prompt *p = &t->prompts[i];
-			if (!p->sequence || p->fed < t->job->prompts[i].n_tokens)
+			if (!p->sequence || p->fed < ticket_past(t->job, i).n)
 				continue;
 			/* After batch_emit only a prompt without an answer still has it. */
 			batch_release_group(b, p);
@@ -375,7 +188,7 @@ static void finish_prompts(struct batch *b, struct ticket *t) {
 	struct job *job = t->job;
 	for (int i = 0; i < job->n_prompts; i++) {
 		struct run_prompt *p = &t->prompts[i];
-		if (p->through || p->sequence || p->fed < job->prompts[i].n_tokens)
+		if (p->through || p->sequence || p->fed < ticket_past(job, i).n)
 			continue;
 		p->scored = true;
 		p->group = 0;
@@ -388,16 +201,47 @@ static void finish_prompts(struct batch *b, struct ticket *t) {
 	}
 }
 
-void batch_step(struct batch *b, struct batch_stats *ret_stats) {
-	b->n_rows = b->n_wants = 0;
-	b->attended = b->chunk_attended = 0;
+static void begin_step(struct batch *b) {
+	b->n_rows = b->n_wants = b->n_texts = b->class_rows = 0;
+	b->decode_rows = b->source_tiles = 0;
+	b->attended = b->chunk_attended = b->source_attended = 0;
 	memset(b->row_count, 0, sizeof b->row_count);
-	form_decode(b);
-	form_prompts(b);
+	memset(b->source_count, 0, sizeof b->source_count);
+}
+
+static void tell(const struct batch *b, struct batch_stats *ret_stats) {
+	struct cost_step step = { .rows = b->n_rows,
+		.logit_rows = b->n_wants,
+		.class_rows = b->class_rows,
+		.attended = b->attended,
+		.chunk_attended = b->chunk_attended,
+		.source_attended = b->source_attended };
+	for (int s = 0; s < STACKS; s++) {
+		step.layers[s] = b->model->facts.stack[s].layers;
+		step.row_count[s] = step.layers[s] > 0 ? b->row_count[s] : NULL;
+	}
+	if (b->model->facts.stack[STACK_DECODER].cross)
+		step.source_count = b->source_count;
+	*ret_stats = (struct batch_stats){ .step = step,
+		.decode_rows = b->decode_rows,
+		.prompt_rows = b->n_rows - b->decode_rows };
+}
+
+void batch_step(struct batch *b, int64_t now_ns, struct batch_stats *ret_stats) {
+	bool encoder = b->model->facts.kind == KIND_ENCODER;
+	begin_step(b);
+	if (encoder)
+		batch_form_texts(b, now_ns);
+	else
+		batch_form(b);
 	assert(b->n_rows > 0);
 	step_run(b->workspace, b->rows, b->n_rows);
-	batch_emit(b);
-	pass_prompts(b);
+	if (b->n_wants > 0)
+		batch_emit(b);
+	if (encoder)
+		batch_finish_texts(b);
+	else
+		pass_prompts(b);
 	for (struct ticket *t = b->running; t; t = t->next) {
 		if (t->report.state == JOB_DONE)
 			continue;
@@ -405,17 +249,9 @@ void batch_step(struct batch *b, struct batch_stats *ret_stats) {
 			batch_end(b, t, NULL);
 			continue;
 		}
-		finish_prompts(b, t);
+		if (!encoder)
+			finish_prompts(b, t);
 		batch_settle(b, t);
 	}
-	*ret_stats = (struct batch_stats){
-		.step = { .layers = { [STACK_DECODER] = model_layers(b->model) },
-		                .row_count = { [STACK_DECODER] = b->row_count },
-		                .rows = b->n_rows,
-		                .logit_rows = b->n_wants,
-		                .attended = b->attended,
-		                .chunk_attended = b->chunk_attended },
-		.decode_rows = b->decode_rows,
-		.prompt_rows = b->n_rows - b->decode_rows,
-	};
+	tell(b, ret_stats);
 }

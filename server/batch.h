@@ -4,9 +4,11 @@
  * become. It knows no queue, no lock and no other thread: the engine thread owns it. Times come in
  * as arguments, but for the moment at which a token is out.
  *
- * A step holds one row for each running choice and chunks of the prompts that are not through, in
- * the order in which their jobs joined. A job joins at a step boundary with a group: a prompt and
- * the choices that share its blocks. More groups begin when there is room.
+ * A step of a model that generates holds one row for each running choice and each live beam, then
+ * sources, whole, and chunks of the prompts that are not through, in the order in which their jobs
+ * joined. A job joins at a step boundary with a group: a prompt and the choices, or the beams, that
+ * share its blocks. More groups begin when there is room. A step of an encoder alone holds whole
+ * texts of many jobs.
  */
 #ifndef FATHOM_SERVER_BATCH_H
 #define FATHOM_SERVER_BATCH_H
@@ -60,17 +62,18 @@ void batch_expire(struct batch *b, int64_t now_ns, double step_ms);
 /* Ends one running ticket with an error. It leaves as in batch_step. */
 void batch_fail(struct batch *b, struct ticket *t, const struct error *error);
 
-/* Goes on at a nested plan. */
+/* Goes on at a nested plan of the decoder. */
 void batch_narrow(struct batch *b, struct ticket *t, const struct plan *plan);
 
 /* What a step did. */
 struct batch_stats {
-	struct cost_step step; /* `row_count` is valid until the next step */
+	struct cost_step step; /* its arrays are valid until the next step */
 	int decode_rows, prompt_rows;
 };
 
-/* Runs one step. Something must be running. Allocates nothing. */
-void batch_step(struct batch *b, struct batch_stats *ret_stats);
+/* Runs one step. Something must be running. `now_ns` orders texts that wait for an encoder. Allocates
+ * nothing. */
+void batch_step(struct batch *b, int64_t now_ns, struct batch_stats *ret_stats);
 
 /* Takes a ticket that has ended (its report says JOB_DONE) out of the batch; NULL if none has. */
 struct ticket *batch_take_ended(struct batch *b);

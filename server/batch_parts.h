@@ -1,24 +1,43 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Between the files of the batch: batch.c (what runs and what a step holds) and batch_emit.c (what
- * its logits become). */
+/*
+ * Between the files of the batch:
+ *	batch.c        what runs: joining, leaving, a step from end to end
+ *	batch_group.c  groups and the blocks and places that they need
+ *	batch_form.c   the rows of a step: answers, sources, prompts
+ *	batch_text.c   texts for an encoder alone: whose turn it is, rows, results
+ *	batch_emit.c   what the scores of a step become
+ *	batch_search.c beam searches
+ *	batch_end.c    how choices and tickets end
+ *	batch_load.c   what runs, as the cost model sees it
+ */
 #ifndef FATHOM_SERVER_BATCH_PARTS_H
 #define FATHOM_SERVER_BATCH_PARTS_H
 
 #include "server/batch.h"
 
-/* A row of the step whose logits are needed. */
+/* A row of the step whose scores are needed. */
 enum want_kind {
-	WANT_SCORE, /* the log-probability of prompt token index + 1 */
-	WANT_FIRST, /* the first token of each choice of prompt `index`'s group */
+	WANT_SCORE, /* the log-probability of token index + 1 of the past */
+	WANT_FIRST, /* the first token of each choice of prompt `prompt`'s group */
 	WANT_TOKEN, /* the next token of choice `index` */
+	WANT_BEAM, /* live beam `index` of prompt `prompt`; those of one search follow each other */
+	WANT_MASK, /* the best tokens for mask `index` of text `prompt` */
 };
 
 struct want {
 	struct ticket *ticket;
 	enum want_kind kind;
 	int prompt;
-	int index; /* SCORE: position; TOKEN: choice */
+	int index;
 	int row;
+};
+
+/* A text in a step, for an encoder alone. */
+struct step_text {
+	struct ticket *ticket;
+	int prompt;
+	struct sequence *sequence;
+	int row; /* of its first token */
 };
 
 struct batch {
@@ -31,28 +50,79 @@ struct batch {
 
 	struct ticket *running, **running_last;
 	int jobs;
-	int sequences;          /* open */
+	int sequences;          /* open from step to step */
 	size_t reserved_blocks; /* of all groups, for their forks */
 	int reserved_sequences;
+	double served; /* of the text that entered a step last: where newcomers begin */
 
 	/* one step */
 	struct row *rows; /* [max_rows] */
 	int n_rows, decode_rows;
+	int source_tiles;   /* taken */
 	struct want *wants; /* [max_rows] */
 	int n_wants;
-	int row_count[MAX_LAYERS];
-	double attended, chunk_attended;
-	int *logit_rows; /* [max_logit_rows] */
-	char *scratch;   /* for detokenise_add */
+	struct step_text *texts; /* [limits.sequences] */
+	int n_texts, class_rows;
+	int row_count[STACKS][MAX_LAYERS];
+	int source_count[MAX_LAYERS];
+	double attended, chunk_attended, source_attended;
+	int *logit_rows;          /* [max_logit_rows] */
+	struct logit_need *needs; /* [max_logit_rows] */
+	double *pool;             /* [dim of the encoder] */
+	char *scratch;            /* for detokenise_add */
 };
 
-/* Closes a choice's sequence. */
+/* ---- batch_group.c ---- */
+
+/* Closes a sequence that stayed open from step to step. */
 void batch_close(struct batch *b, struct sequence **sequence);
 /* Forgets what was kept free for the forks of a prompt's group. */
 void batch_release_group(struct batch *b, struct run_prompt *p);
 
-/* Turns the logits of the last step into tokens, text and log-probabilities. */
+/* ---- batch_form.c ---- */
+
+/* Rows of answers, then of sources and prompts. */
+void batch_form(struct batch *b);
+/* The rows of a whole text of the encoder; they and its tiles must be free. */
+void batch_add_source(struct batch *b, struct ticket *t, int prompt, struct sequence *s);
+/* Whether a step has room for a text of `tokens` tokens, and more rows, beside what it holds. */
+bool batch_has_room(const struct batch *b, int tokens, int more_rows);
+/* The last row's scores are needed. */
+void batch_want(struct batch *b, struct ticket *t, enum want_kind kind, int prompt, int index);
+
+/* ---- batch_text.c ---- */
+
+/* Rows of texts for an encoder alone. */
+void batch_form_texts(struct batch *b, int64_t now_ns);
+/* Features and classes of the texts of the last step, after which they are through; fills come
+ * with batch_emit, which goes first. */
+void batch_finish_texts(struct batch *b);
+/* What is written for mask `index` of text `prompt`. */
+void batch_fill_mask(struct batch *b, struct ticket *t, int prompt, int index, const float *logits);
+
+/* ---- batch_emit.c ---- */
+
+/* Turns the scores of the last step into tokens, text and log-probabilities. */
 void batch_emit(struct batch *b);
+/* Appends a token to the choice's text; `ends`: it is an end symbol, which leaves none. */
+void batch_add_text(struct batch *b, struct ticket *t, int choice, int32_t token, bool ends);
+/* A token is out; *last_ns is when the one before was. */
+void batch_note_time(struct batch *b, struct ticket *t, int64_t *last_ns);
+
+/* ---- batch_search.c ---- */
+
+/* The prompt's sequence becomes the first live beam; its last row is in the step being formed. */
+void batch_begin_search(struct batch *b, struct ticket *t, int prompt);
+/* Moves a search on by the scores of its live beams, and ends it if it is over. */
+void batch_advance_search(
+                struct batch *b, struct ticket *t, int prompt, const float *logits, size_t stride);
+/* Ends a search where it is; its hypotheses so far become the choices. */
+void batch_cut_search(struct batch *b, struct ticket *t, int prompt, enum finish_detail detail);
+/* Closes a search without an answer. */
+void batch_close_search(struct batch *b, struct run_prompt *p);
+
+/* ---- batch_end.c ---- */
+
 /* A choice ends: its sequence closes, its text is complete. */
 void batch_end_choice(struct batch *b, struct ticket *t, int choice, enum finish finish,
                 enum finish_detail detail);
@@ -60,5 +130,7 @@ void batch_end_choice(struct batch *b, struct ticket *t, int choice, enum finish
 void batch_settle(struct batch *b, struct ticket *t);
 /* Ends the ticket, with an error (may be NULL). */
 void batch_end(struct batch *b, struct ticket *t, const struct error *error);
+/* The ticket's scores cannot be used: it ends at the end of the step. */
+void batch_fail_not_finite(struct ticket *t);
 
 #endif

@@ -205,7 +205,7 @@ static bool enqueue(struct engine *engine, struct ticket *t, struct error *e) {
 	if (!full && !stopping) {
 		engine->queued.jobs++;
 		engine->queued.tokens += t->tokens;
-		engine->queued.sequences += t->job->n_choices;
+		engine->queued.sequences += ticket_places(t->job);
 		t->next = NULL;
 		*engine->inbox_last = t;
 		engine->inbox_last = &t->next;

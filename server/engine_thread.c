@@ -49,7 +49,7 @@ static void warm_up(struct engine *engine) {
 
 static void count_in(struct queue_sum *sum, const struct ticket *t, int sign) {
 	sum->jobs += sign;
-	sum->sequences += sign * t->job->n_choices;
+	sum->sequences += sign * ticket_places(t->job);
 	sum->tokens += sign * t->tokens;
 }
 
@@ -220,7 +220,7 @@ static bool admit_waiting(struct engine *engine, struct ticket **at, int64_t now
 	batch_load(engine->batch, NULL, &load);
 	struct admission_state state = { .cost = &engine->cost,
 		.load = &load,
-		.waiting = engine->waiting_sum.sequences - t->job->n_choices };
+		.waiting = engine->waiting_sum.sequences - ticket_places(t->job) };
 	struct admission_answer answer;
 	struct error e = { 0 };
 	admission_decide(&engine->admission, &state, t->job, now_ns, &answer);
@@ -266,7 +266,7 @@ static void admit(struct engine *engine, int64_t now_ns) {
 /* Returns the predicted step, for refinement. */
 static void run_step(struct engine *engine, struct batch_stats *ret_stats) {
 	int64_t began_ns = clock_now_ns();
-	batch_step(engine->batch, ret_stats);
+	batch_step(engine->batch, began_ns, ret_stats);
 	double seconds = clock_ms(clock_now_ns() - began_ns) * 1e-3;
 	enum metrics_phase phase = ret_stats->prompt_rows == 0 ? PHASE_DECODE
 	                : ret_stats->decode_rows == 0          ? PHASE_PREFILL
@@ -290,6 +290,23 @@ static void post(struct engine *engine, struct ticket *t) {
 	engine->outbox_last = &t->outbox_next;
 }
 
+/* Tokens that a running ticket's sequences still generate. */
+static void count_tokens_left(const struct ticket *t, struct scheduler_queue *q) {
+	const struct job *job = t->job;
+	int beams = job->num_beams > 0 ? job->num_beams : 1;
+	for (int i = 0; i < job->n_choices; i++) {
+		/* A search counts once, with all its beams. */
+		if (t->progress[i].finish != FINISH_NONE
+		                || (job->num_beams > 0 && i % job->best_of != 0))
+			continue;
+		int done = job->num_beams > 0 ? t->prompts[ticket_prompt_of(t, i)].searched
+		                              : t->progress[i].n_tokens;
+		int left = t->predicted_tokens > done ? t->predicted_tokens - done : 1;
+		q->running_tokens += (double)left * beams;
+		q->shortest_tokens = left < q->shortest_tokens ? left : q->shortest_tokens;
+	}
+}
+
 static double predicted_wait_ms(const struct engine *engine) {
 	struct scheduler_queue q = { .waiting = engine->waiting_sum.jobs,
 		.waiting_prompt_ms = engine->waiting_prompt_ms,
@@ -298,16 +315,8 @@ static double predicted_wait_ms(const struct engine *engine) {
 		.slots = engine->admission.limits.sequences,
 		.shortest_tokens = 1e9,
 		.step_ms = engine->step_ms };
-	for (struct ticket *t = batch_running(engine->batch); t; t = t->next) {
-		for (int i = 0; i < t->job->n_choices; i++) {
-			if (t->progress[i].finish != FINISH_NONE)
-				continue;
-			int left = t->predicted_tokens - t->progress[i].n_tokens;
-			left = left > 0 ? left : 1;
-			q.running_tokens += left;
-			q.shortest_tokens = left < q.shortest_tokens ? left : q.shortest_tokens;
-		}
-	}
+	for (struct ticket *t = batch_running(engine->batch); t; t = t->next)
+		count_tokens_left(t, &q);
 	if (q.shortest_tokens > 1e8)
 		q.shortest_tokens = 1;
 	return scheduler_wait_ms(&q);
@@ -370,8 +379,10 @@ void *engine_thread(void *arg) {
 		turn_pass(engine->turn);
 		take_ended(engine);
 		int64_t now_ns = clock_now_ns();
-		for (struct ticket *t = batch_running(engine->batch); t; t = t->next)
-			engine_step_down(engine, t, now_ns);
+		for (struct ticket *t = batch_running(engine->batch); t; t = t->next) {
+			if (t->job->work == WORK_GENERATE)
+				engine_step_down(engine, t, now_ns);
+		}
 		publish(engine);
 		if (engine->cost.fitted)
 			cost_refine(&engine->cost, &stats.step,

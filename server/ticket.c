@@ -5,6 +5,26 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A search's memory. False if it is not to be had. */
+static bool create_beams(struct ticket *t) {
+	const struct job *job = t->job;
+	for (int i = 0; i < job->n_prompts && job->num_beams > 0; i++) {
+		t->prompts[i].beam = beam_create(job->num_beams, job->max_tokens);
+		if (!t->prompts[i].beam)
+			return false;
+	}
+	return true;
+}
+
+static void count_texts(struct ticket *t) {
+	for (int i = 0; i < t->job->n_prompts && t->job->work != WORK_GENERATE; i++) {
+		int n = t->job->prompts[i].n_tokens;
+		t->texts.tokens += n;
+		t->texts.squares += (double)n * n / 1024;
+	}
+	t->texts.all_tokens = t->texts.tokens;
+}
+
 struct ticket *ticket_create(struct job *job, const struct tokenizer *answers) {
 	struct ticket *t = calloc(1, sizeof *t);
 	if (!t)
@@ -15,19 +35,23 @@ struct ticket *ticket_create(struct job *job, const struct tokenizer *answers) {
 	t->choices = calloc(choices, sizeof *t->choices);
 	t->progress = calloc(choices, sizeof *t->progress);
 	t->mail = calloc(choices, sizeof *t->mail);
-	if (!t->prompts || !t->choices || !t->progress || !t->mail) {
+	if (!t->prompts || !t->choices || !t->progress || !t->mail || !create_beams(t)) {
 		ticket_destroy(t);
 		return NULL;
 	}
 	t->report.times = job->times;
 	for (int i = 0; i < job->n_choices; i++)
-		detokenise_begin(&t->choices[i].text, answers, false, job->choices[i].text);
+		detokenise_begin(&t->choices[i].text, answers, job->request.pretokenized,
+		                job->choices[i].text);
+	count_texts(t);
 	return t;
 }
 
 void ticket_destroy(struct ticket *t) {
 	if (!t)
 		return;
+	for (int i = 0; t->prompts && i < t->job->n_prompts; i++)
+		beam_destroy(t->prompts[i].beam);
 	free(t->prompts);
 	free(t->choices);
 	free(t->progress);
@@ -35,12 +59,13 @@ void ticket_destroy(struct ticket *t) {
 	free(t);
 }
 
-bool ticket_has_token(const struct ticket *t) {
-	for (int i = 0; i < t->job->n_choices; i++) {
-		if (t->progress[i].n_tokens > 0)
-			return true;
-	}
-	return false;
+int ticket_most_tokens(const struct ticket *t) {
+	int most = 0;
+	for (int i = 0; i < t->job->n_choices; i++)
+		most = t->progress[i].n_tokens > most ? t->progress[i].n_tokens : most;
+	for (int i = 0; i < t->job->n_prompts; i++)
+		most = t->prompts[i].searched > most ? t->prompts[i].searched : most;
+	return most;
 }
 
 void ticket_publish(struct ticket *t) {

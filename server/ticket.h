@@ -12,6 +12,7 @@
 #ifndef FATHOM_SERVER_TICKET_H
 #define FATHOM_SERVER_TICKET_H
 
+#include "model/beam.h"
 #include "server/detokenise.h"
 #include "server/job.h"
 #include "server/scheduler.h"
@@ -25,14 +26,32 @@ struct run_choice {
 
 /* A prompt while it runs. Its choices begin in one or several groups that share its blocks. */
 struct run_prompt {
-	struct sequence *sequence; /* while its tokens are fed; then the first choice's */
-	int fed;                   /* tokens given to steps */
-	int begun;                 /* choices that have begun or are in the present group */
-	int group;                 /* choices of the present group; its first is begun - group */
-	size_t reserved_blocks;    /* kept free for the group's forks */
+	struct sequence *
+	                sequence; /* while its tokens are fed; then the first choice's, or beam's */
+	bool source_fed;          /* of the present group; a source enters a step whole */
+	int fed;                  /* tokens of ticket_past given to steps */
+	int begun;                /* choices that have begun or are in the present group */
+	int group;                /* choices of the present group; its first is begun - group */
+	struct beam *beam;        /* NULL: no beam search */
+	bool searching;           /* the search has live beams: they own the group's sequences */
+	int searched;             /* tokens of each live beam */
+	int64_t last_token_ns;    /* of a search */
+	size_t reserved_blocks;   /* kept free for the group's forks */
 	int reserved_sequences;
 	bool scored;  /* its tokens' log-probabilities are complete */
 	bool through; /* no group runs or is still to come */
+};
+
+/*
+ * The texts of a job for an encoder, which enter steps whole and in order. `served` is the job's
+ * place among others: how much has been done for it (batch_text.c).
+ */
+struct run_texts {
+	int next;       /* index of the first text that has not entered a step */
+	double served;  /* rows */
+	int64_t tokens; /* of the texts from `next` on */
+	int64_t all_tokens;
+	double squares; /* sum of their lengths x lengths / 1,024 */
 };
 
 /* What a job reports besides its choices. */
@@ -56,6 +75,7 @@ struct ticket {
 	struct run_prompt *prompts;       /* [n_prompts] */
 	struct run_choice *choices;       /* [n_choices] */
 	struct choice_progress *progress; /* [n_choices] */
+	struct run_texts texts;           /* of an encoder */
 	struct run_report report;
 	struct subnet subnet; /* at present */
 	int prompts_through, choices_done;
@@ -84,14 +104,45 @@ static inline int ticket_prompt_of(const struct ticket *t, int choice) {
 	return choice / t->job->best_of;
 }
 
-/* Tokens that a sequence of this prompt must hold: the last token drawn is never fed. */
-static inline int ticket_sequence_tokens(const struct job *job, int prompt) {
-	int answer = job->max_tokens > 0 ? job->max_tokens - 1 : 0;
-	return job->prompts[prompt].n_tokens + answer;
+/* What an answer follows: the prompt, or after a source what the decoder begins with. */
+struct past {
+	const int32_t *tokens;
+	int n;
+};
+
+static inline struct past ticket_past(const struct job *job, int prompt) {
+	const struct job_prompt *p = &job->prompts[prompt];
+	if (job->work != WORK_GENERATE)
+		return (struct past){ NULL, 0 };
+	return p->target ? (struct past){ p->target, p->n_target }
+	                 : (struct past){ p->tokens, p->n_tokens };
 }
 
-/* Whether any token has been drawn. */
-bool ticket_has_token(const struct ticket *t);
+/* Tokens that an encoder reads first. */
+static inline int ticket_source_tokens(const struct job *job, int prompt) {
+	const struct job_prompt *p = &job->prompts[prompt];
+	return p->target || job->work != WORK_GENERATE ? p->n_tokens : 0;
+}
+
+/*
+ * Tokens that a sequence of this prompt must hold: the last token drawn is never fed, but in a beam
+ * search, which may take the end symbol's score after it.
+ */
+static inline int ticket_sequence_tokens(const struct job *job, int prompt) {
+	int answer = job->max_tokens > 0 && job->num_beams == 0 ? job->max_tokens - 1
+	                                                        : job->max_tokens;
+	return ticket_past(job, prompt).n + answer;
+}
+
+/* Places that the job takes, or will take, among those that run at once. */
+static inline int ticket_places(const struct job *job) {
+	if (job->work != WORK_GENERATE)
+		return 1;
+	return job->num_beams > 0 ? job->n_prompts * job->num_beams : job->n_choices;
+}
+
+/* Tokens of the longest answer so far. */
+int ticket_most_tokens(const struct ticket *t);
 
 /* report and progress -> mail; mailbox lock held. */
 void ticket_publish(struct ticket *t);

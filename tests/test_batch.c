@@ -44,7 +44,7 @@ static void close_all(void) {
 
 static struct ticket *ticket_for(const char *body) {
 	struct job *job = rig_job(&rig, REQUEST_COMPLETION, body);
-	struct ticket *t = ticket_create(job);
+	struct ticket *t = ticket_create(job, rig.model->target_tokenizer);
 	CHECK(t);
 	t->subnet = job->policy.subnet;
 	t->report.times.received_ns = clock_now_ns();
@@ -64,7 +64,7 @@ static void step(void) {
 		while (batch_has_more(t) && batch_fits(batch, t, &t->subnet))
 			batch_begin_group(batch, t);
 	}
-	batch_step(batch, &stats);
+	batch_step(batch, clock_now_ns(), &stats);
 	while (batch_take_ended(batch))
 		;
 }
@@ -394,7 +394,7 @@ TEST(prompts_can_be_scored_without_an_answer) {
 	open_opt();
 	struct job *job = rig_job(
 	                &rig, REQUEST_LOGLIKELIHOOD, "{\"input\":[[2,70,80,90],[5,6,7],[8]]}");
-	struct ticket *t = ticket_create(job);
+	struct ticket *t = ticket_create(job, rig.model->target_tokenizer);
 	t->subnet = job->policy.subnet;
 	batch_join(batch, t, clock_now_ns());
 	run_all();
