@@ -173,8 +173,8 @@ bool resolve_subnet(const struct model *model, enum plan_rule rule, const int de
 	                depth[model_main_stack(model)], depths);
 }
 
-/* One stack's part of `field`; `value` 0 was not given. */
-static bool check_stack(const struct model *model, const char *field, enum stack stack,
+/* One stack's part of `field`, a pair or a number; `value` 0 was not given. */
+static bool check_stack(const struct model *model, const char *field, enum stack stack, bool pair,
                 int64_t value, struct error *e) {
 	int layers = model->facts.stack[stack].layers;
 	bool encoder = stack == STACK_ENCODER;
@@ -189,10 +189,11 @@ static bool check_stack(const struct model *model, const char *field, enum stack
 		return error_set(e, ERROR_INVALID_DEPTH, field,
 		                "This model is an encoder alone; send %s as a number from 1 to %d.",
 		                field, model_layers(model));
-	if (!has_pairs(model))
+	if (!pair)
 		return error_set(e, ERROR_INVALID_DEPTH, field,
-		                "%s is %lld, but this model has %d layers; use 1 to %d.", field,
-		                (long long)value, layers, layers);
+		                "%s is %lld, but this model%s has %d layers; use 1 to %d.", field,
+		                (long long)value, has_pairs(model) ? "'s decoder" : "", layers,
+		                layers);
 	snprintf(name, sizeof name, "%s.%s", field, encoder ? "encoder" : "decoder");
 	return error_set(e, ERROR_INVALID_DEPTH, name,
 	                "%s must be 1..%d, the layers of this model's %s, but it is %lld.", name,
@@ -211,7 +212,7 @@ static bool read_stacks(const struct model *model, const char *field, int64_t en
 		value[STACK_DECODER] = 0;
 	}
 	for (int s = 0; s < STACKS; s++) {
-		if (!check_stack(model, field, (enum stack)s, value[s], e))
+		if (!check_stack(model, field, (enum stack)s, encoder > 0, value[s], e))
 			return false;
 		ret_depth[s] = (int)value[s];
 	}
