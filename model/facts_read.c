@@ -23,6 +23,8 @@ void facts_read_activation(
 		{ "gelu_python_tanh", ACTIVATION_GELU_TANH },
 		{ "gelu_accurate", ACTIVATION_GELU_TANH },
 		{ "tanh", ACTIVATION_TANH },
+		{ "silu", ACTIVATION_SILU },
+		{ "swish", ACTIVATION_SILU },
 	};
 	const char *name = doc_read_string(r, key, fallback);
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
@@ -32,8 +34,8 @@ void facts_read_activation(
 		}
 	}
 	char shown[40];
-	doc_fail(r, "\"%s\" is \"%s\"; relu, gelu, gelu_new, gelu_tanh and tanh are known", key,
-	                doc_printable(name, shown, sizeof shown));
+	doc_fail(r, "\"%s\" is \"%s\"; relu, gelu, gelu_new, gelu_tanh, silu and tanh are known",
+	                key, doc_printable(name, shown, sizeof shown));
 }
 
 int facts_read_word(struct doc_reader *r, const char *key, const char *const *words, int n_words,

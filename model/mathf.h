@@ -146,6 +146,11 @@ static inline float mathf_gelu_tanh(float x) {
 	return 0.5f * x * (1.0f + mathf_tanh(inner));
 }
 
+/* x / (1 + exp(-x)) */
+static inline float mathf_silu(float x) {
+	return x / (1.0f + mathf_exp(0.0f - x));
+}
+
 /* Natural logarithm: -infinity at 0, NaN below. x = 2^e (1 + f), f in [sqrt(1/2) - 1, sqrt(2) - 1]. */
 static inline float mathf_log(float x) {
 	static const float c[] = { 0x1.555546p-2f, -0x1.fffff0p-3f, 0x1.99a544p-3f, -0x1.55627ap-3f,

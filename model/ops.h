@@ -35,6 +35,7 @@ enum activation {
 	ACTIVATION_GELU,      /* x/2 (1 + erf(x / sqrt 2)) */
 	ACTIVATION_GELU_TANH, /* the tanh approximation */
 	ACTIVATION_TANH,      /* of classification heads */
+	ACTIVATION_SILU,      /* x / (1 + exp(-x)), also called swish */
 };
 
 enum cpu_level { CPU_LEVEL_AUTO = -1, CPU_LEVEL_C, CPU_LEVEL_AVX2, CPU_LEVEL_AVX512 };

@@ -33,6 +33,8 @@ static float activate(float x, enum activation activation) {
 		return mathf_gelu_tanh(x);
 	case ACTIVATION_TANH:
 		return mathf_tanh(x);
+	case ACTIVATION_SILU:
+		return mathf_silu(x);
 	}
 	return x;
 }

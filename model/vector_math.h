@@ -71,3 +71,8 @@ static inline vec vec_gelu_tanh(vec x) {
 	vec one_and = vec_add(vec_set(1.0f), vec_tanh(inner));
 	return vec_mul(vec_mul(vec_set(0.5f), x), one_and);
 }
+
+static inline vec vec_silu(vec x) {
+	vec e = vec_exp(vec_sub(vec_set(0.0f), x));
+	return vec_div(x, vec_add(vec_set(1.0f), e));
+}

@@ -40,6 +40,8 @@ static vec activate(vec x, enum activation activation) {
 		return vec_gelu_tanh(x);
 	case ACTIVATION_TANH:
 		return vec_tanh(x);
+	case ACTIVATION_SILU:
+		return vec_silu(x);
 	}
 	return x;
 }

@@ -40,6 +40,8 @@ static double activate(double x, enum activation activation) {
 		return x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)));
 	case ACTIVATION_TANH:
 		return tanh(x);
+	case ACTIVATION_SILU:
+		return x / (1 + exp(-x));
 	}
 	return NAN;
 }

@@ -163,7 +163,8 @@ TEST(every_name_of_an_activation_is_known) {
 		{ "gelu_python", ACTIVATION_GELU }, { "gelu_python_tanh", ACTIVATION_GELU_TANH },
 		{ "gelu_tanh", ACTIVATION_GELU_TANH }, { "gelu_new", ACTIVATION_GELU_TANH },
 		{ "gelu_fast", ACTIVATION_GELU_TANH }, { "gelu_accurate", ACTIVATION_GELU_TANH },
-		{ "gelu_pytorch_tanh", ACTIVATION_GELU_TANH } };
+		{ "gelu_pytorch_tanh", ACTIVATION_GELU_TANH }, { "swish", ACTIVATION_SILU },
+		{ "silu", ACTIVATION_SILU }, { "tanh", ACTIVATION_TANH } };
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		struct facts f;
 		char more[64];
@@ -171,7 +172,7 @@ TEST(every_name_of_an_activation_is_known) {
 		CHECK(parse(with(lm, more), &f));
 		CHECK_INT(f.stack[STACK_DECODER].activation, names[i].activation);
 	}
-	check_refused(with(lm, "\"activation_function\":\"silu\""), "\"silu\"");
+	check_refused(with(lm, "\"activation_function\":\"mish\""), "\"mish\"");
 }
 
 TEST(an_unknown_architecture_is_refused_by_name) {

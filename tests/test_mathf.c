@@ -100,3 +100,11 @@ TEST(gelu_is_close_to_the_definition) {
 		CHECK(fabs(mathf_gelu_tanh(x) - exact_gelu_tanh(x)) <= 2e-7 * fabs(x));
 	}
 }
+
+TEST(silu_is_close_to_the_definition) {
+	for (int i = -200000; i <= 200000; i++) {
+		float x = (float)i * 1e-4f;
+		CHECK(fabs(mathf_silu(x) - x / (1 + exp(-(double)x))) <= 2e-7 * fabs(x));
+	}
+	CHECK(mathf_silu(-1000.0f) == 0 && mathf_silu(1000.0f) == 1000);
+}

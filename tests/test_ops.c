@@ -42,7 +42,7 @@ static struct problem problem_random(int rows, int n_in, int n_out) {
 			p.map[i] = i < gap ? i : i + 3;
 	}
 	p.add = random_between(0, 2) == 0;
-	p.activation = p.add ? ACTIVATION_NONE : (enum activation)random_between(0, 4);
+	p.activation = p.add ? ACTIVATION_NONE : (enum activation)random_between(0, 5);
 	return p;
 }
 
@@ -112,7 +112,7 @@ static void activation_equals_c(enum cpu_level level) {
 		p.y_before = take_random(ROWS);
 		for (uint64_t i = 0; i < ROWS; i++)
 			p.x[i] = mathf_from_bits((uint32_t)(start + 4099 * i));
-		for (int a = ACTIVATION_RELU; a <= ACTIVATION_TANH; a++) {
+		for (int a = ACTIVATION_RELU; a <= ACTIVATION_SILU; a++) {
 			p.activation = (enum activation)a;
 			CHECK(same_bits(problem_run(&p, ops), problem_run(&p, ops_c()), ROWS));
 		}
@@ -178,6 +178,8 @@ static double exact_output(const struct problem *p, int row, int out, double *re
 		sum = 0.5 * sum * (1 + tanh(sqrt(2 / acos(-1)) * (sum + 0.044715 * sum * sum * sum)));
 	if (p->activation == ACTIVATION_TANH)
 		sum = tanh(sum);
+	if (p->activation == ACTIVATION_SILU)
+		sum = sum / (1 + exp(-sum));
 	int to = p->map ? p->map[row] : row;
 	if (p->add)
 		sum += p->y_before[(size_t)to * p->ldy + (size_t)out];
