@@ -97,6 +97,7 @@ def encoder_decoder(args):
                         "activation_function": stack.activation or "relu",
                         "layer_norm_eps": 1e-5, "positions": stack.position_kind,
                         "position_offset": stack.position_offset,
+                        "max_position_embeddings": args.positions,
                         "embed_scale": stack.embed_scale, "layerdrop": 0.0}
     shapes = fairseq_like(args, "decoder.", "layer_norm", "decoder.output_projection.weight",
                           args.hidden)
@@ -106,7 +107,6 @@ def encoder_decoder(args):
     return {"model_type": "fathom_seq2seq",
             "architectures": ["FathomSeq2SeqForConditionalGeneration"],
             "vocab_size": args.vocab, "source_vocab_size": args.vocab,
-            "max_position_embeddings": args.positions,
             "share_embeddings": not args.separate_embeddings,
             "tie_word_embeddings": not args.untied, "bos_token_id": 0, "eos_token_id": 2,
             "pad_token_id": 1, "decoder_start_token_id": 2, **stacks}, shapes

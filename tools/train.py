@@ -199,7 +199,7 @@ def stack_config(shape):
             "final_norm": shape.normalize_before, "embedding_norm": False,
             "activation_function": activation, "layer_norm_eps": 1e-5,
             "positions": "learned" if shape.learned_pos else "sinusoidal",
-            "position_offset": POSITION_OFFSET,
+            "position_offset": POSITION_OFFSET, "max_position_embeddings": shape.max_positions,
             "embed_scale": 1.0 if shape.learned_pos else math.sqrt(shape.width),
             "layerdrop": shape.layerdrop}
 
@@ -208,7 +208,6 @@ def seq2seq_config(args, model, vocab_size):
     return {"model_type": "fathom_seq2seq",
             "architectures": ["FathomSeq2SeqForConditionalGeneration"],
             "vocab_size": vocab_size, "source_vocab_size": vocab_size,
-            "max_position_embeddings": min(args.max_source_positions, args.max_target_positions),
             "share_embeddings": args.share_all_embeddings, "tie_word_embeddings": True,
             "bos_token_id": 0, "eos_token_id": START, "pad_token_id": PAD,
             "decoder_start_token_id": START, "torch_dtype": "bfloat16",
