@@ -9,5 +9,8 @@
 int serve_main(int argc, char **argv);
 int generate_main(int argc, char **argv);
 int health_main(int argc, char **argv);
+int inspect_main(int argc, char **argv);
+int eval_main(int argc, char **argv);
+int prune_main(int argc, char **argv);
 
 #endif

@@ -12,6 +12,9 @@ static const struct command {
 } commands[] = {
 	{ "serve", serve_main, "serve a model over HTTP" },
 	{ "generate", generate_main, "continue a prompt once, at one or several depths" },
+	{ "inspect", inspect_main, "show layers, parameters and bytes of a model at every depth" },
+	{ "eval", eval_main, "measure perplexity, accuracy or BLEU at every depth" },
+	{ "prune", prune_main, "write a smaller folder that holds one sub-network" },
 	{ "health", health_main, "ask the server of the same configuration whether it is ready" },
 };
 

@@ -61,6 +61,37 @@ void doc_free(struct doc *value) {
 	json_decref(json(value));
 }
 
+static bool change(json_t *root, const struct doc_change *c) {
+	json_t *object = root;
+	const char *key = c->path, *dot;
+	while ((dot = strchr(key, '.'))) {
+		object = json_object_getn(object, key, (size_t)(dot - key));
+		key = dot + 1;
+	}
+	if (!json_is_object(object))
+		return false;
+	if (c->how == DOC_REMOVE) {
+		json_object_del(object, key);
+		return true;
+	}
+	json_t *value = c->how == DOC_SET_INT ? json_integer(c->value) : json_array();
+	for (int i = 0; c->how == DOC_SET_LIST && i < c->n_list; i++)
+		json_array_append_new(value, json_integer(c->list[i]));
+	return json_object_set_new(object, key, value) == 0;
+}
+
+char *doc_change(const struct doc *root, const struct doc_change *changes, size_t n) {
+	json_t *copy = json_deep_copy(json(root));
+	bool ok = copy != NULL;
+	for (size_t i = 0; ok && i < n; i++)
+		ok = change(copy, &changes[i]);
+	char *text = ok ? json_dumps(copy,
+	                             JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(15))
+	                : NULL;
+	json_decref(copy);
+	return text;
+}
+
 enum doc_kind doc_kind(const struct doc *value) {
 	if (!value)
 		return DOC_ABSENT;

@@ -37,6 +37,22 @@ void doc_free(struct doc *doc);
 
 enum doc_kind doc_kind(const struct doc *value);
 
+/* A member of an object to be set, or removed. */
+struct doc_change {
+	const char *path; /* "num_hidden_layers", "encoder.num_hidden_layers" */
+	enum { DOC_SET_INT, DOC_SET_LIST, DOC_REMOVE } how;
+	int64_t value;       /* SET_INT */
+	const int16_t *list; /* SET_LIST: [n_list] numbers */
+	int n_list;
+};
+
+/*
+ * The document's text with `changes[0..n)`, indented, everything else as it is; free() it. A path's
+ * objects must exist; a member that is to be removed may be absent. NULL if memory ran out or a
+ * path leads nowhere.
+ */
+char *doc_change(const struct doc *root, const struct doc_change *changes, size_t n);
+
 /* Member `key` of an object; NULL if absent or if `object` is not one. */
 const struct doc *doc_get(const struct doc *object, const char *key);
 

@@ -191,8 +191,11 @@ static bool open_parts(struct model *m, const char *dir, const struct model_opti
 	if (!read_config(m, dir, err, errlen) || !read_generation(m, dir, err, errlen)
 	                || !read_quality_file(m, dir, err, errlen)
 	                || !read_plans_file(m, dir, err, errlen)
-	                || !open_tokenizers(m, dir, err, errlen)
-	                || !weights_load(dir, &m->facts, m->ops, options->threads, &m->weights, err,
+	                || !open_tokenizers(m, dir, err, errlen))
+		return false;
+	if (options->without_weights)
+		return true;
+	if (!weights_load(dir, &m->facts, m->ops, options->threads, &m->weights, err,
 	                                errlen))
 		return false;
 	snprintf(m->dtype, sizeof m->dtype, "%s", m->weights.dtype);

@@ -80,6 +80,7 @@ struct model {
 struct model_options {
 	const struct ops *ops;
 	int threads; /* for packing */
+	bool without_weights; /* facts, tokenizers and what was measured only; nothing can run */
 };
 
 /* Loads a Hugging Face style model folder. NULL with one sentence in err. */

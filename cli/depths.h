@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sub-networks as people write them on a command line. */
+#ifndef FATHOM_CLI_DEPTHS_H
+#define FATHOM_CLI_DEPTHS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "model/model.h"
+
+struct depth_options {
+	const char *depth;          /* "6", "12,6,3", "1..12", "all"; of two stacks "12x6,6x3" */
+	const char *rule;           /* "even" and so on; NULL: the folder's own */
+	const char *layers;         /* "0,2,4": one plan of the main stack */
+	const char *encoder_layers; /* the same for the encoder of a seq2seq */
+};
+
+/*
+ * The subnets that the options ask for, in their order; free(*ret_subnets). Without any option:
+ * every depth of a model with one stack, and of a seq2seq the ladder from all layers down to one
+ * each. A number alone is the decoder's depth, beside the whole encoder. One sentence on failure.
+ */
+bool depths_read(const struct model *model, const struct depth_options *options,
+                struct subnet **ret_subnets, int *ret_n, char *err, size_t errlen);
+
+/* "6", or "12x6" for two stacks. */
+void depths_name(const struct subnet *subnet, char *name, size_t size);
+/* The kept layers of one stack: "0 2 4", or "0-11" for a run of at least three. */
+void depths_list(const struct plan *plan, const char *separator, char *text, size_t size);
+
+#endif
