@@ -44,32 +44,17 @@ static bool only_encodes(const struct job *job) {
 	return job->work != WORK_GENERATE;
 }
 
-/* Tokens of a prompt that the decoder reads before it answers. */
-static int decoder_tokens(const struct job *job, int prompt) {
-	const struct job_prompt *p = &job->prompts[prompt];
-	return only_encodes(job) ? 0 : p->target ? p->n_target : p->n_tokens;
-}
-
-static int encoder_tokens(const struct job *job, int prompt) {
-	return only_encodes(job) || has_source(job) ? job->prompts[prompt].n_tokens : 0;
-}
-
 static int tiles(int tokens) {
 	return (tokens + KV_TILE - 1) / KV_TILE;
-}
-
-/* Sequences that generate. */
-static int answers(const struct job *job) {
-	return job->num_beams > 0 ? job->n_prompts * job->num_beams : job->n_choices;
 }
 
 void admission_work(const struct job *job, const struct subnet *subnet, int output_tokens,
                 struct cost_work *ret_work) {
 	struct cost_work work = {
-		.subnet = subnet, .choices = answers(job), .output_tokens = output_tokens
+		.subnet = subnet, .choices = ticket_places(job), .output_tokens = output_tokens
 	};
 	for (int i = 0; i < job->n_prompts; i++) {
-		int prompt = decoder_tokens(job, i), source = encoder_tokens(job, i);
+		int prompt = ticket_past(job, i).n, source = ticket_source_tokens(job, i);
 		work.prompt_tokens += prompt;
 		work.longest_prompt = prompt > work.longest_prompt ? prompt : work.longest_prompt;
 		work.sources += source > 0;
@@ -106,7 +91,7 @@ struct scheduler_budget admission_budget(const struct job *job, double spent_ms)
 }
 
 int64_t admission_tokens(const struct job *job) {
-	int64_t tokens = (int64_t)answers(job) * job->max_tokens;
+	int64_t tokens = (int64_t)ticket_places(job) * job->max_tokens;
 	for (int i = 0; i < job->n_prompts; i++)
 		tokens += job->prompts[i].n_tokens;
 	return tokens;
@@ -119,7 +104,7 @@ static size_t layer_blocks(const struct job *job) {
 	for (int i = 0; i < job->n_prompts && !only_encodes(job); i++) {
 		size_t blocks = (size_t)tiles(ticket_sequence_tokens(job, i))
 		                * (size_t)(job->num_beams > 1 ? job->num_beams : 1);
-		blocks += (size_t)tiles(encoder_tokens(job, i));
+		blocks += (size_t)tiles(ticket_source_tokens(job, i));
 		most = blocks > most ? blocks : most;
 	}
 	return most;

@@ -11,13 +11,6 @@ const char *engine_reason_name(enum depth_reason reason) {
 	return names[reason];
 }
 
-static int most_tokens(const struct ticket *t) {
-	int most = 0;
-	for (int i = 0; i < t->job->n_choices; i++)
-		most = t->progress[i].n_tokens > most ? t->progress[i].n_tokens : most;
-	return most;
-}
-
 /* What joining predicted for an answer of `tokens` tokens. */
 static double predicted_for(const struct ticket *t, int tokens) {
 	const struct cost_time *p = &t->predicted;
@@ -36,10 +29,34 @@ static bool was_cut(const struct ticket *t) {
 	return false;
 }
 
+/* Lengths of answers over those of their sources, in steps: a search runs as long as its longest
+ * hypothesis. */
+static void learn_targets(struct engine *engine, const struct ticket *t) {
+	const struct job *job = t->job;
+	for (int i = 0; i < job->n_prompts; i++) {
+		int steps = t->prompts[i].searched, source = ticket_source_tokens(job, i);
+		bool stopped = true;
+		for (int k = i * job->best_of; k < (i + 1) * job->best_of; k++) {
+			const struct choice_progress *p = &t->progress[k];
+			steps = p->n_tokens > steps ? p->n_tokens : steps;
+			stopped = stopped && p->finish == FINISH_STOP;
+		}
+		/* A client's own limit says nothing about other answers. */
+		if (source > 0 && (stopped || !job->request.max_tokens.set))
+			cost_learn_target(&engine->history, &engine->cost, (double)steps / source);
+	}
+}
+
 static void learn_lengths(struct engine *engine, const struct ticket *t) {
 	const struct job *job = t->job;
+	if (job->max_tokens == 0 || job->n_choices == 0)
+		return;
+	if (ticket_source_tokens(job, 0) > 0) {
+		learn_targets(engine, t);
+		return;
+	}
 	/* Only a default limit is planned by the learnt length. */
-	if (job->max_tokens == 0 || job->request.max_tokens.set)
+	if (job->request.max_tokens.set)
 		return;
 	for (int i = 0; i < job->n_choices; i++)
 		cost_learn_length(&engine->history, &engine->cost,
@@ -52,7 +69,7 @@ static void count_budget(struct engine *engine, const struct ticket *t) {
 	struct scheduler_budget budget = admission_budget(job, 0);
 	if (!scheduler_has_budget(&budget))
 		return;
-	int tokens = most_tokens(t);
+	int tokens = ticket_most_tokens(t);
 	struct cost_time actual = { .total_ms = clock_ms(times->done_ns - times->received_ns) };
 	actual.first_ms = times->first_token_ns > 0
 	                ? clock_ms(times->first_token_ns - times->received_ns)
@@ -75,7 +92,7 @@ void engine_learn(struct engine *engine, const struct ticket *t) {
 	if (job->error.code != ERROR_NONE)
 		return;
 	count_budget(engine, t);
-	double predicted = predicted_for(t, most_tokens(t));
+	double predicted = predicted_for(t, ticket_most_tokens(t));
 	if (was_cut(t) || !engine->cost.fitted || predicted <= 0)
 		return;
 	double ratio = clock_ms(times->done_ns - times->joined_ns) / predicted;
@@ -89,18 +106,37 @@ void engine_learn(struct engine *engine, const struct ticket *t) {
 
 /* ---- stepping down ---- */
 
+/* What is left of a prompt before it answers. */
+static void prompt_left(const struct ticket *t, int prompt, struct cost_work *work) {
+	const struct run_prompt *p = &t->prompts[prompt];
+	int past = ticket_past(t->job, prompt).n, source = ticket_source_tokens(t->job, prompt);
+	work->longest_prompt = past > work->longest_prompt ? past : work->longest_prompt;
+	work->longest_source = source > work->longest_source ? source : work->longest_source;
+	if (p->through)
+		return;
+	work->prompt_tokens += past - p->fed;
+	if (source == 0 || p->source_fed)
+		return;
+	work->sources++;
+	work->source_tokens += source;
+	work->source_tiles += (source + KV_TILE - 1) / KV_TILE;
+	work->source_attended += (double)source * source / 1024;
+}
+
 /* What is left of a running ticket. */
 static void work_left(const struct ticket *t, struct cost_work *ret_work) {
 	const struct job *job = t->job;
 	struct cost_work work = { .subnet = &t->subnet };
-	int tokens = most_tokens(t);
+	int tokens = ticket_most_tokens(t);
 	for (int i = 0; i < job->n_prompts; i++) {
-		if (job->prompts[i].n_tokens > work.longest_prompt)
-			work.longest_prompt = job->prompts[i].n_tokens;
-		if (!t->prompts[i].through)
-			work.prompt_tokens += job->prompts[i].n_tokens - t->prompts[i].fed;
+		const struct run_prompt *p = &t->prompts[i];
+		prompt_left(t, i, &work);
+		if (p->searching)
+			work.choices += beam_live(p->beam);
+		else if (job->num_beams > 0 && !p->through)
+			work.choices += job->num_beams;
 	}
-	for (int i = 0; i < job->n_choices; i++)
+	for (int i = 0; i < job->n_choices && job->num_beams == 0; i++)
 		work.choices += t->progress[i].finish == FINISH_NONE;
 	work.longest_prompt += tokens;
 	int left = t->predicted_tokens - tokens;
@@ -115,7 +151,8 @@ void engine_step_down(struct engine *engine, struct ticket *t, int64_t now_ns) {
 	const struct job *job = t->job;
 	int changes = (int)(sizeof job->changes / sizeof job->changes[0]);
 	if (!job->policy.automatic || !job->policy.allow_step_down || job->want_prompt_logprobs
-	                || t->report.n_changes == changes || !engine->cost.fitted)
+	                || job->work != WORK_GENERATE || t->report.n_changes == changes
+	                || !engine->cost.fitted)
 		return;
 	double spent_ms = clock_ms(now_ns - t->report.times.received_ns);
 	struct scheduler_progress progress = { .cost = &engine->cost,
@@ -134,7 +171,7 @@ void engine_step_down(struct engine *engine, struct ticket *t, int64_t now_ns) {
 	work_left(t, &progress.work);
 	if (!scheduler_step_down(&progress, &plan))
 		return;
-	double expected = predicted_for(t, most_tokens(t));
+	double expected = predicted_for(t, ticket_most_tokens(t));
 	if (t->late_ratio <= 0 && expected > 0)
 		t->late_ratio = clock_ms(now_ns - t->report.times.joined_ns) / expected;
 	batch_narrow(engine->batch, t, &plan);
