@@ -149,6 +149,10 @@ bool facts_parse_generation(const char *json, size_t len, struct facts *facts,
 bool facts_parse_old_generation(const char *json, size_t len, struct facts *facts,
                 struct generation_defaults *ret_defaults, char *err, size_t errlen);
 
+/* Of an encoder, how sentence-transformers' 1_Pooling/config.json says to pool. */
+bool facts_parse_pooling(
+                const char *json, size_t len, struct facts *facts, char *err, size_t errlen);
+
 const char *facts_family_name(enum family family);
 
 /*

@@ -166,3 +166,31 @@ void facts_read_bert(struct doc_reader *r, struct facts *facts, const char *arch
 	s->constant_types = types == 1;
 	facts_read_tokens(r, facts, -1, -1, 0);
 }
+
+/* ---- sentence-transformers ---- */
+
+bool facts_parse_pooling(
+                const char *json, size_t len, struct facts *facts, char *err, size_t errlen) {
+	static const char *const others[] = { "pooling_mode_max_tokens",
+		"pooling_mode_mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens",
+		"pooling_mode_lasttoken", NULL };
+	const char *file = "1_Pooling/config.json";
+	struct doc *doc = doc_parse(json, len, file, err, errlen);
+	if (!doc)
+		return false;
+	struct doc_reader r = { .object = doc, .file = file, .err = err, .errlen = errlen };
+	if (doc_kind(doc) != DOC_OBJECT)
+		doc_fail(&r, "not a JSON object");
+	facts_refuse(&r, others);
+	bool cls = doc_read_bool(&r, "pooling_mode_cls_token", false);
+	bool mean = doc_read_bool(&r, "pooling_mode_mean_tokens", false);
+	if (cls == mean)
+		doc_fail(&r,
+		                "must pool by either \"pooling_mode_cls_token\" or "
+		                "\"pooling_mode_mean_tokens\"");
+	doc_free(doc);
+	if (r.failed)
+		return false;
+	facts->mean_pooling = mean;
+	return true;
+}

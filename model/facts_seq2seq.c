@@ -97,6 +97,9 @@ void facts_read_bart(struct doc_reader *r, struct facts *facts, const char *arch
 	facts->output_bias = true;
 	facts_read_tokens(r, facts, 0, 2, 1);
 	read_start(r, facts, 2);
+	/* The same wish as old folders express it. */
+	if (facts->forced_bos < 0 && doc_read_bool(r, "force_bos_token_to_be_generated", false))
+		facts->forced_bos = facts->bos;
 }
 
 /* Row pad + 1 is the first token's in fairseq's tables, whatever the padding id. */

@@ -101,6 +101,23 @@ static bool read_generation(struct model *m, const char *dir, char *err, size_t 
 	return ok;
 }
 
+/* What sentence-transformers add to a folder of an encoder. */
+static bool read_pooling(struct model *m, const char *dir, char *err, size_t errlen) {
+	size_t len;
+	char *json;
+	if (m->facts.kind != KIND_ENCODER)
+		return true;
+	if (file_exists(dir, "2_Dense")) {
+		snprintf(err, errlen, "2_Dense: the engine computes no projection after pooling");
+		return false;
+	}
+	if (!read_optional(dir, "1_Pooling/config.json", &json, &len, err, errlen))
+		return false;
+	bool ok = !json || facts_parse_pooling(json, len, &m->facts, err, errlen);
+	free(json);
+	return ok;
+}
+
 /* Layers of each stack. */
 static void count_layers(const struct model *m, int layers[STACKS]) {
 	for (int s = 0; s < STACKS; s++)
@@ -189,14 +206,14 @@ static bool open_parts(struct model *m, const char *dir, const struct model_opti
 	m->ops = options->ops;
 	/* The weights last: they take the longest, and everything else can be refused before. */
 	if (!read_config(m, dir, err, errlen) || !read_generation(m, dir, err, errlen)
+	                || !read_pooling(m, dir, err, errlen)
 	                || !read_quality_file(m, dir, err, errlen)
 	                || !read_plans_file(m, dir, err, errlen)
 	                || !open_tokenizers(m, dir, err, errlen))
 		return false;
 	if (options->without_weights)
 		return true;
-	if (!weights_load(dir, &m->facts, m->ops, options->threads, &m->weights, err,
-	                                errlen))
+	if (!weights_load(dir, &m->facts, m->ops, options->threads, &m->weights, err, errlen))
 		return false;
 	snprintf(m->dtype, sizeof m->dtype, "%s", m->weights.dtype);
 	return true;

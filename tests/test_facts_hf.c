@@ -199,6 +199,27 @@ TEST(classifiers_of_another_kind_are_refused_by_name) {
 		                cases[i][1]);
 }
 
+static bool pooling(const char *json, struct facts *f) {
+	err[0] = '\0';
+	return facts_parse_pooling(json, strlen(json), f, err, sizeof err);
+}
+
+TEST(sentence_transformers_say_how_to_pool) {
+	struct facts f;
+	must_parse(bert, &f);
+	CHECK(pooling("{\"word_embedding_dimension\":384,\"pooling_mode_cls_token\":true,"
+	              "\"pooling_mode_mean_tokens\":false,\"pooling_mode_max_tokens\":false}",
+	                &f));
+	CHECK(!f.mean_pooling);
+	CHECK(pooling("{\"pooling_mode_mean_tokens\":true}", &f));
+	CHECK(f.mean_pooling);
+	CHECK(!pooling("{\"pooling_mode_max_tokens\":true}", &f));
+	CHECK(strstr(err, "1_Pooling/config.json: \"pooling_mode_max_tokens\"") == err);
+	CHECK(!pooling("{\"pooling_mode_mean_tokens\":true,\"pooling_mode_cls_token\":true}", &f));
+	CHECK(!pooling("{}", &f));
+	CHECK(strstr(err, "must pool by either"));
+}
+
 /* ---- encoder-decoders ---- */
 
 TEST(bart_large_cnn_is_read) {
@@ -213,6 +234,8 @@ TEST(bart_large_cnn_is_read) {
 	CHECK_INT(s->context, 1024);
 	CHECK(f.shared_embeddings && f.tied_output && f.output_bias);
 	CHECK_INT(f.decoder_start, 2);
+	CHECK_INT(f.forced_bos, 0);
+	must_parse(changed(bart, "\"forced_bos_token_id\":0,", ""), &f);
 	CHECK_INT(f.forced_bos, 0);
 	CHECK_INT(parameters(&f, 12, 12), 406290432);
 }

@@ -213,13 +213,73 @@ TEST(what_is_missing_or_ill_formed_is_named) {
 	                "directory");
 }
 
+TEST(a_file_in_place_of_a_folder_names_the_converter) {
+	char *dir = folder_create(), path[4200];
+	folder_write_text(dir, "checkpoint.pt", "PK");
+	snprintf(path, sizeof path, "%s/checkpoint.pt", dir);
+	CHECK(!open_folder(path));
+	CHECK(strstr(err, ": a file, not a model folder") && strstr(err, "convert_fairseq.py"));
+	folder_remove(dir);
+}
+
+TEST(an_encoder_has_labels_a_mask_and_depths_of_its_own_stack) {
+	struct model *m = must_open(check_data("tiny-encoder"));
+	struct subnet s;
+	CHECK_INT(model_main_stack(m), STACK_ENCODER);
+	CHECK_INT(model_layers(m), 5);
+	CHECK_STR(m->labels[0][1], "bad");
+	CHECK_STR(m->labels[1][2], "entailment");
+	CHECK_INT(m->facts.mask, 119);
+	CHECK(m->target_tokenizer == m->tokenizer);
+	CHECK(model_subnet(m, PLAN_RULE_EVEN, 2, &s));
+	CHECK_INT(s.stack[STACK_ENCODER].layers[1], 2);
+	CHECK_INT(s.stack[STACK_DECODER].of, 0);
+	model_close(m);
+}
+
+TEST(an_encoder_decoder_has_depths_of_both_stacks) {
+	struct model *m = must_open(check_data("tiny-mt-pre"));
+	struct subnet s, less;
+	CHECK_INT(model_main_stack(m), STACK_DECODER);
+	CHECK_INT(model_layers(m), 3);
+	CHECK(model_subnet(m, PLAN_RULE_EVEN, 2, &s));
+	CHECK_INT(s.stack[STACK_ENCODER].depth, 4);
+	CHECK_INT(s.stack[STACK_DECODER].depth, 2);
+	CHECK(model_subnet_pair(m, PLAN_RULE_EVEN, (int[STACKS]){ 2, 1 }, &less));
+	CHECK_INT(less.stack[STACK_ENCODER].layers[1], 2);
+	CHECK(!model_subnet_pair(m, PLAN_RULE_EVEN, (int[STACKS]){ 5, 1 }, &less));
+	/* A step of the decoder reads neither the encoder nor what projects its output. */
+	const struct matrix *kv = &m->weights.stack[STACK_DECODER].layers[0].cross_kv.w;
+	CHECK_INT(model_subnet_bytes(m, &s) - model_subnet_bytes(m, &less),
+	                m->weights.layer_bytes[STACK_DECODER]
+	                                - m->ops->matrix_bytes(kv->n_out, kv->n_in));
+	model_close(m);
+}
+
+TEST(bytes_of_an_adaptive_head_are_those_of_all_its_bands) {
+	struct model *m = must_open(check_data("tiny-lm-adaptive"));
+	struct subnet s;
+	const struct adaptive_weights *a = &m->weights.adaptive;
+	CHECK(model_subnet(m, PLAN_RULE_EVEN, 1, &s));
+	size_t bytes = m->weights.layer_bytes[STACK_DECODER]
+	                + m->ops->matrix_bytes(a->words.w.n_out, a->words.w.n_in)
+	                + m->ops->matrix_bytes(a->classes.w.n_out, a->classes.w.n_in);
+	for (int b = 0; b + 1 < m->facts.output.n; b++)
+		bytes += m->ops->matrix_bytes(a->reduce[b].w.n_out, a->reduce[b].w.n_in)
+		                + m->ops->matrix_bytes(a->tail[b].w.n_out, a->tail[b].w.n_in);
+	CHECK_INT(model_subnet_bytes(m, &s), bytes);
+	model_close(m);
+}
+
 TEST(every_small_folder_opens) {
 	static const struct {
 		const char *name, *dtype;
 	} folders[] = { { "tiny-opt", "f32" }, { "tiny-opt-bf16", "bf16" },
 		{ "tiny-opt-post", "f16" }, { "tiny-opt-sharded", "f32" }, { "tiny-gpt2", "f32" },
 		{ "tiny-gpt2-bare", "f16" }, { "tiny-fathom-nopos", "bf16" },
-		{ "tiny-fathom-pre-nofinal", "f32" }, { "tiny-fathom-sin-post", "f32" } };
+		{ "tiny-fathom-pre-nofinal", "f32" }, { "tiny-fathom-sin-post", "f32" },
+		{ "tiny-lm-adaptive", "f32" }, { "tiny-lm-bands", "f32" },
+		{ "tiny-encoder", "f32" }, { "tiny-mt-pre", "f32" }, { "tiny-mt-post", "bf16" } };
 	for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
 		struct model *m = must_open(check_data(folders[i].name));
 		CHECK_STR(m->name, folders[i].name);
