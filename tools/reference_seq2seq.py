@@ -67,6 +67,8 @@ class Seq2Seq:
         half = facts["dim"] // 2
         rate = torch.exp(torch.arange(half, dtype=torch.float64) * (-math.log(10000) / (half - 1)))
         rows = torch.arange(facts["context"] + facts["offset"], dtype=torch.float64)
+        if facts["positions"] == "none":
+            return torch.zeros(len(rows), facts["dim"], dtype=self.dtype)
         angle = rows[:, None] * rate
         return torch.cat([angle.sin(), angle.cos()], 1).to(self.dtype)  # fairseq: not interleaved
 
