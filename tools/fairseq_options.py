@@ -142,7 +142,7 @@ def section(root, name):
 
 
 def saved_options(state):
-    """(options, architecture, True if they are a dataclass's) of a loaded checkpoint."""
+    """(options, architecture, True if they are a cfg's) of a loaded checkpoint."""
     if state.get("cfg") is not None:
         root = unpickle.plain(state["cfg"])
         if not isinstance(root, dict):
@@ -155,7 +155,7 @@ def saved_options(state):
         for name in ("bpe", "tokenizer"):
             options[name] = section(root, name).get("_name") or (
                 options.get(name) if isinstance(options.get(name), str) else None)
-        return options, model.get("_name") or model.get("arch"), "arch" not in model
+        return options, model.get("_name") or model.get("arch"), True
     if state.get("args") is not None:
         options = unpickle.plain(state["args"])
         if isinstance(options, dict):
@@ -214,7 +214,7 @@ def refuse_unknown(options, family):
 
 def read(state):
     """(options with every default, architecture, family) of a loaded checkpoint."""
-    options, arch, dataclass = saved_options(state)
+    options, arch, has_cfg = saved_options(state)
     if not isinstance(arch, str):
         raise Refused("the checkpoint does not name its architecture")
     family = family_of(arch)
@@ -224,10 +224,10 @@ def read(state):
                             "seq2seq": "transformer"}[family])
     if arch not in ARCHITECTURES:  # somebody's own name for sizes: heads must have been saved
         defaults = {k: v for k, v in defaults.items() if not k.endswith("_heads")}
-    if dataclass and arch == "transformer_lm":
+    if has_cfg and arch == "transformer_lm":  # since it is a dataclass, nothing is forced on it
         defaults["decoder_normalize_before"] = False
     options = {**COMMON, **defaults, **{k: v for k, v in options.items() if v is not None}}
-    if family == "lm" and not (dataclass and arch == "transformer_lm"):
+    if family == "lm" and arch != "transformer_lm":
         options["decoder_normalize_before"] = True  # every architecture function insists
     if arch.startswith("transformer_lm_gpt3"):
         options["share_decoder_input_output_embed"] = True
