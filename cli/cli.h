@@ -11,6 +11,7 @@ int generate_main(int argc, char **argv);
 int health_main(int argc, char **argv);
 int inspect_main(int argc, char **argv);
 int eval_main(int argc, char **argv);
+int search_main(int argc, char **argv);
 int prune_main(int argc, char **argv);
 
 #endif

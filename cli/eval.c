@@ -16,6 +16,8 @@
 #include "cli/task.h"
 #include "proto/buffer.h"
 
+enum { MOST_ARGS = 48 };
+
 struct options {
 	struct session_options session;
 	struct task_options task;
@@ -33,76 +35,33 @@ struct result {
 
 static const char usage[] =
                 "usage: fathom eval MODEL --data FILE [FLAGS]\n\n"
-                "  --data FILE            text (lm), table with a header line (classify), or\n"
-                "                         lines of \"source<TAB>reference\" (translate)\n"
-                "  --target FILE          references, line by line, if --data has sources only\n"
-                "  --task NAME            lm, classify or translate; default: what the model is\n"
                 "  --depth LIST           12,6,3 or 1..12 or all; encoder-decoders: 12x6,6x3\n"
                 "  --rule NAME            even, ends, prefix or tuned\n"
                 "  --layers LIST          exactly these layers; --encoder-layers LIST beside it\n"
-                "  --limit N              only the first N texts\n"
-                "  --batch N              texts at once; 1 gives the time of a text alone\n"
-                "  --pretokenized         words are separated by spaces already\n"
                 "  --json FILE            results as JSON (- for standard output)\n"
                 "  --svg FILE             a picture: quality against depth and milliseconds\n"
                 "  --save                 write quality.json into the model folder\n"
-                "  --threads N, --kernels NAME, --cpu-level NAME   as for fathom serve\n\n"
-                "Language models, as fairseq-eval-lm:\n"
-                "  --tokens-per-sample N  tokens of a block with its context; default 512\n"
-                "  --context-window N     tokens that a block sees before those it scores\n"
-                "  --sample-break-mode M  none, complete or eos\n"
-                "  --unit U               what the end symbol closes: line, paragraph, file\n\n"
-                "Classification:\n"
-                "  --text-column, --pair-column, --label-column NAME   of the header line\n"
-                "  --head NAME            which head, if there are several\n\n"
-                "Translation:\n"
-                "  --num-beams N, --length-penalty X, --max-len-a X, --max-len-b N\n"
                 "  --output FILE          the translations; one depth only\n";
 
 static bool read_options(struct options *o, int argc, char **argv, bool *ret_help) {
-	*o = (struct options){ .session = { .kernels = "auto", .cpu_level = "auto" },
-		.task = { .sample_break_mode = "none",
-		                .unit = "line",
-		                .length_penalty = -1,
-		                .max_len_b = 200 } };
-	struct task_options *t = &o->task;
-	const struct arg args[] = {
-		{ "data", ARG_TEXT, &t->data, 0, 0 },
-		{ "target", ARG_TEXT, &t->target, 0, 0 },
-		{ "task", ARG_TEXT, &t->kind, 0, 0 },
+	*o = (struct options){ .session = session_defaults, .task = task_defaults };
+	struct arg args[MOST_ARGS] = {
 		{ "depth", ARG_TEXT, &o->depths.depth, 0, 0 },
 		{ "rule", ARG_TEXT, &o->depths.rule, 0, 0 },
 		{ "layers", ARG_TEXT, &o->depths.layers, 0, 0 },
 		{ "decoder-layers", ARG_TEXT, &o->depths.layers, 0, 0 },
 		{ "encoder-layers", ARG_TEXT, &o->depths.encoder_layers, 0, 0 },
-		{ "limit", ARG_INT, &t->limit, 1, 1e9 },
-		{ "batch", ARG_INT, &t->batch, 1, 1024 },
-		{ "pretokenized", ARG_FLAG, &t->pretokenized, 0, 0 },
 		{ "json", ARG_TEXT, &o->json, 0, 0 },
 		{ "svg", ARG_TEXT, &o->svg, 0, 0 },
 		{ "save", ARG_FLAG, &o->save, 0, 0 },
-		{ "threads", ARG_INT, &o->session.threads, 1, 1024 },
-		{ "kernels", ARG_TEXT, &o->session.kernels, 0, 0 },
-		{ "cpu-level", ARG_TEXT, &o->session.cpu_level, 0, 0 },
-		{ "tokens-per-sample", ARG_INT, &t->tokens_per_sample, 1, 1 << 20 },
-		{ "context-window", ARG_INT, &t->context_window, 0, 1 << 20 },
-		{ "sample-break-mode", ARG_TEXT, &t->sample_break_mode, 0, 0 },
-		{ "unit", ARG_TEXT, &t->unit, 0, 0 },
-		{ "text-column", ARG_TEXT, &t->text_column, 0, 0 },
-		{ "pair-column", ARG_TEXT, &t->pair_column, 0, 0 },
-		{ "label-column", ARG_TEXT, &t->label_column, 0, 0 },
-		{ "head", ARG_TEXT, &t->head, 0, 0 },
-		{ "num-beams", ARG_INT, &t->num_beams, 1, 16 },
-		{ "length-penalty", ARG_NUMBER, &t->length_penalty, 0, 100 },
-		{ "max-len-a", ARG_NUMBER, &t->max_len_a, 0, 100 },
-		{ "max-len-b", ARG_INT, &t->max_len_b, 0, 1 << 20 },
 		{ "output", ARG_TEXT, &o->output, 0, 0 },
 	};
+	const int own = 9;
+	int n = own + task_args(&o->task, &o->session, args + own);
 	int words;
-	if (!args_read("eval", args, sizeof args / sizeof *args, argc, argv, &o->session.model, 1,
-	                    &words, ret_help))
+	if (!args_read("eval", args, n, argc, argv, &o->session.model, 1, &words, ret_help))
 		return false;
-	if (*ret_help || (words == 1 && t->data))
+	if (*ret_help || (words == 1 && o->task.data))
 		return true;
 	fprintf(stderr, "fathom eval: %s; fathom eval --help lists the flags\n",
 	                words == 1 ? "--data is missing" : "the model folder is missing");
@@ -350,6 +309,7 @@ int eval_main(int argc, char **argv) {
 		return 2;
 	if (help) {
 		fputs(usage, stdout);
+		fputs(task_usage, stdout);
 		return 0;
 	}
 	bool ok = session_open(&session, &o.session, err, sizeof err)

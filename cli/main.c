@@ -14,6 +14,7 @@ static const struct command {
 	{ "generate", generate_main, "continue a prompt once, at one or several depths" },
 	{ "inspect", inspect_main, "show layers, parameters and bytes of a model at every depth" },
 	{ "eval", eval_main, "measure perplexity, accuracy or BLEU at every depth" },
+	{ "search", search_main, "find on data which layers to keep" },
 	{ "prune", prune_main, "write a smaller folder that holds one sub-network" },
 	{ "health", health_main, "ask the server of the same configuration whether it is ready" },
 };

@@ -7,6 +7,8 @@
 
 #include "model/threads.h"
 
+const struct session_options session_defaults = { .kernels = "auto", .cpu_level = "auto" };
+
 bool session_open(struct session *s, const struct session_options *options, char *err,
                 size_t errlen) {
 	enum cpu_level level;

@@ -15,6 +15,8 @@ struct session_options {
 	int threads;                     /* 0: all that the process may use */
 };
 
+extern const struct session_options session_defaults;
+
 struct session {
 	struct model *model;
 	struct team *team;

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#include "cli/args.h"
 #include "cli/session.h"
 
 struct task_options {
@@ -38,6 +39,13 @@ struct task_options {
 	int max_len_b;
 	FILE *output; /* hypotheses, in the order of the data; NULL: none */
 };
+
+extern const struct task_options task_defaults;
+
+/* Flags for all of it and of the session, for args_read; returns how many. */
+int task_args(struct task_options *o, struct session_options *s, struct arg *args);
+/* The same for --help. */
+extern const char task_usage[];
 
 struct task_score {
 	double loss;    /* nats per token, per text, or per target token: lower is better */
