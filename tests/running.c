@@ -44,7 +44,8 @@ struct ticket *running_ticket(enum request_kind kind, const char *body) {
 	CHECK(t);
 	t->subnet = job->policy.subnet;
 	t->report.times.received_ns = clock_now_ns();
-	t->entry = (struct scheduler_entry){ .due_ms = INFINITY };
+	t->entry = (struct scheduler_entry){ .arrival_ms = clock_ms(clock_now_ns()),
+		.due_ms = INFINITY };
 	return t;
 }
 
