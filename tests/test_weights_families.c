@@ -640,3 +640,27 @@ TEST(marian_has_sinusoids_of_its_own_from_row_zero) {
 	weights_finish(&weights);
 	folder_remove(dir);
 }
+
+/* ---- damage ---- */
+
+TEST(damaged_weights_are_refused_with_a_sentence_or_loaded) {
+	struct facts f = adaptive_facts(",\"tie_weights\":true,\"tie_projections\":true");
+	struct writer w = { .prefix = "", .dtype = "F16" };
+	size_t len, n;
+	uint64_t state = 6;
+	add_adaptive_input(&w);
+	unsigned char *whole = tensor_file_finish(&w.file, &len);
+	char *dir = folder_create();
+	for (int i = 0; i < 300; i++) {
+		struct weights weights;
+		unsigned char *bytes = damage(whole, len, &state, &n);
+		folder_write(dir, "model.safetensors", bytes, n);
+		free(bytes);
+		if (load(dir, &f, ops_c(), &weights))
+			weights_finish(&weights);
+		else
+			CHECK(is_sentence(err) && strncmp(err, "model.safetensors: ", 19) == 0);
+	}
+	free(whole);
+	folder_remove(dir);
+}
