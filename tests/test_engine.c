@@ -84,12 +84,16 @@ static void close_all(void) {
 	rig_close(&rig);
 }
 
-static struct job *submit(const char *body) {
+static struct job *submit_kind(enum request_kind kind, const char *body) {
 	struct error e = { 0 };
-	struct job *job = rig_job(&rig, REQUEST_COMPLETION, body);
+	struct job *job = rig_job(&rig, kind, body);
 	if (!engine_submit(engine, job, &e))
 		check_fail(__FILE__, __LINE__, "%s: %s", body, e.message);
 	return job;
+}
+
+static struct job *submit(const char *body) {
+	return submit_kind(REQUEST_COMPLETION, body);
 }
 
 static void submit_refused(const char *body, enum error_code code) {
@@ -437,4 +441,144 @@ TEST(destroying_an_engine_delivers_what_was_not_collected) {
 	job_destroy(job);
 	rig.model = NULL;
 	rig_close(&rig);
+}
+
+/* ---- encoders and encoder-decoders ---- */
+
+TEST(searches_of_mixed_depths_answer_as_alone) {
+	enum { JOBS = 12 };
+	rig_open(&rig, "tiny-mt-pre");
+	start(false, 4 << 20);
+	struct job *alone[JOBS], *crowd[JOBS];
+	char body[256];
+	for (int round = 0; round < 2; round++) {
+		for (int i = 0; i < JOBS; i++) {
+			snprintf(body, sizeof body,
+			                "{\"prompt\":[%d,%d,80,2],\"max_tokens\":%d,\"num_beams\":%"
+			                "d,"
+			                "\"n\":%d,\"depth\":{\"encoder\":%d,\"decoder\":%d}}",
+			                40 + i, 200 - 3 * i, 5 + i % 7, 1 + i % 5, 1 + i % 5 / 2,
+			                1 + i % 4, 1 + i % 3);
+			struct job *job = submit(body);
+			*(round ? &crowd[i] : &alone[i]) = job;
+			if (round == 0)
+				finish(job);
+		}
+	}
+	for (int i = 0; i < JOBS; i++) {
+		finish(crowd[i]);
+		CHECK_INT(crowd[i]->error.code, ERROR_NONE);
+		for (int k = 0; k < crowd[i]->n_choices; k++) {
+			const struct choice *x = &alone[i]->choices[k], *y = &crowd[i]->choices[k];
+			CHECK(x->published.n_tokens > 0);
+			CHECK_INT(y->published.n_tokens, x->published.n_tokens);
+			CHECK(memcmp(x->tokens, y->tokens,
+			                      (size_t)x->published.n_tokens * sizeof *x->tokens)
+			                == 0);
+			CHECK(x->score == y->score);
+		}
+		job_destroy(alone[i]);
+		job_destroy(crowd[i]);
+	}
+	close_all();
+}
+
+TEST(cancelled_searches_end_and_give_everything_back) {
+	enum { JOBS = 12 };
+	rig_open(&rig, "tiny-mt-pre");
+	start(true, 4 << 20);
+	struct job *jobs[JOBS];
+	for (int i = 0; i < JOBS; i++)
+		jobs[i] = submit("{\"prompt\":[5,2],\"num_beams\":5,\"n\":2,\"max_tokens\":40,"
+		                 "\"min_tokens\":39}");
+	for (int i = 0; i < JOBS; i++)
+		engine_cancel(engine, jobs[i], ERROR_REQUEST_CANCELLED);
+	for (int i = 0; i < JOBS; i++) {
+		finish(jobs[i]);
+		job_destroy(jobs[i]);
+	}
+	close_all();
+}
+
+TEST(a_greedy_answer_of_an_encoder_decoder_is_streamed) {
+	rig_open(&rig, "tiny-mt-pre");
+	start(true, 4 << 20);
+	struct job *job = submit("{\"prompt\":[5,2],\"max_tokens\":40,\"stream\":true,"
+	                         "\"ignore_eos\":true,\"num_beams\":1}");
+	int seen = 0, reports = 0;
+	while (job->state != JOB_DONE) {
+		for (struct job *j = engine_collect(engine); j; j = j->next) {
+			CHECK(job->choices[0].published.n_tokens >= seen);
+			seen = job->choices[0].published.n_tokens;
+			reports++;
+		}
+		if (job->state != JOB_DONE)
+			wait_for_news();
+	}
+	CHECK_INT(seen, 40);
+	CHECK(reports > 1);
+	job_destroy(job);
+	close_all();
+}
+
+TEST(jobs_for_an_encoder_come_back_with_their_results) {
+	enum { JOBS = 24 };
+	rig_open(&rig, "tiny-encoder");
+	start(false, 4 << 20);
+	struct job *jobs[JOBS];
+	char body[256];
+	for (int i = 0; i < JOBS; i++) {
+		/* Every third alone, as what the others must give. */
+		int text = i / 3;
+		snprintf(body, sizeof body, "{\"input\":[[0,%d,%d,9,2],[0,7,2]],\"depth\":%d}",
+		                4 + text, 30 + text, 1 + text % 5);
+		jobs[i] = submit_kind(REQUEST_EMBEDDING, body);
+		if (i % 3 == 0)
+			finish(jobs[i]);
+	}
+	for (int i = 0; i < JOBS; i++) {
+		finish(jobs[i]);
+		CHECK_INT(jobs[i]->error.code, ERROR_NONE);
+		CHECK(jobs[i]->times.joined_ns > 0);
+		size_t bytes = (size_t)rig.model->facts.stack[STACK_ENCODER].dim * sizeof(float);
+		for (int k = 0; k < 2; k++)
+			CHECK(memcmp(jobs[i]->prompts[k].output, jobs[i - i % 3]->prompts[k].output,
+			                      bytes)
+			                == 0);
+	}
+	for (int i = 0; i < JOBS; i++)
+		job_destroy(jobs[i]);
+	close_all();
+}
+
+TEST(a_budget_chooses_the_depth_of_an_encoder) {
+	rig_open(&rig, "tiny-encoder");
+	start(false, 4 << 20);
+	struct job *tight = submit_kind(REQUEST_CLASSIFY,
+	                "{\"input\":[0,5,2],\"head\":\"mnli\",\"latency_budget_ms\":0.0001}");
+	struct job *loose = submit_kind(REQUEST_CLASSIFY,
+	                "{\"input\":[0,5,2],\"head\":\"mnli\",\"latency_budget_ms\":100000}");
+	finish(tight);
+	finish(loose);
+	CHECK_INT(tight->subnet.stack[STACK_ENCODER].depth, 1);
+	CHECK_INT(loose->subnet.stack[STACK_ENCODER].depth, 5);
+	CHECK(loose->predicted_ms > 0);
+	job_destroy(tight);
+	job_destroy(loose);
+	close_all();
+}
+
+TEST(a_deadline_ends_texts_with_nothing_out) {
+	rig_open(&rig, "tiny-encoder");
+	start(true, 4 << 20);
+	char *body = malloc(1 << 16), *to = body + sprintf(body, "{\"input\":[");
+	for (int i = 0; i < 2000; i++)
+		to += sprintf(to, "%s[0,%d,7,8,9,10,11,2]", i ? "," : "", 4 + i % 90);
+	strcpy(to, "],\"deadline_ms\":2}");
+	struct job *job = submit_kind(REQUEST_EMBEDDING, body);
+	free(body);
+	finish(job);
+	CHECK_INT(job->error.code, ERROR_DEADLINE_EXCEEDED);
+	job_destroy(job);
+	close_all();
 }
