@@ -42,13 +42,13 @@ static void count_beams(struct batch *b, struct run_prompt *p, int live, size_t 
 
 /* ---- the end ---- */
 
-/* An end symbol that was forced at the limit is left out, so that no answer passes max_tokens. */
+/* An end symbol that was forced at the limit comes after max_tokens tokens: it is in the score. */
 static void take_hypothesis(
                 struct batch *b, struct ticket *t, int choice, const struct hypothesis *h) {
 	const struct job *job = t->job;
 	struct choice *out = &job->choices[choice];
 	struct choice_progress *progress = &t->progress[choice];
-	int n = h->n_tokens < job->max_tokens ? h->n_tokens : job->max_tokens;
+	int n = h->n_tokens < out->cap ? h->n_tokens : out->cap;
 	memcpy(out->tokens, h->tokens, (size_t)n * sizeof *out->tokens);
 	if (out->logprobs)
 		memcpy(out->logprobs, h->logprobs, (size_t)n * sizeof *out->logprobs);

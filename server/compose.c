@@ -221,7 +221,7 @@ static bool score_of(const struct job *job, const struct choice *choice,
 	bool searched = job->prompts[0].target && job->sampling.temperature == 0;
 	if (!searched || !job->want_logprobs || seen->n_tokens == 0)
 		return false;
-	*ret_score = job->num_beams > 1
+	*ret_score = job->num_beams > 0
 	                ? choice->score
 	                : choice->logprob_sum / pow(seen->n_tokens, job->length_penalty);
 	return true;

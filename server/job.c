@@ -41,8 +41,9 @@ static bool allocate_prompt(struct job *job, const struct facts *facts, struct j
 }
 
 static bool allocate_choice(struct job *job, struct choice *c, size_t longest_token) {
-	size_t cap = (size_t)job->max_tokens, top = (size_t)job->n_top;
-	c->cap = job->max_tokens;
+	/* A hypothesis that is forced to end has its end symbol beyond max_tokens. */
+	c->cap = job->max_tokens + (job->num_beams > 0);
+	size_t cap = (size_t)c->cap, top = (size_t)job->n_top;
 	c->stop_index = -1;
 	c->tokens = array(cap, 1, sizeof *c->tokens);
 	size_t per_token = longest_token * TEXT_GROWTH;

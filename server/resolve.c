@@ -11,6 +11,8 @@
 
 enum { LARGE_BYTES = 16384 };
 
+static const float NEVER = -1e30f; /* a bias that no score makes up for */
+
 bool resolve_is_large(const struct request *request) {
 	size_t bytes = 0;
 	for (size_t i = 0; i < request->n_inputs; i++)
@@ -114,6 +116,8 @@ static bool settle_lengths(const struct model *model, const struct config *confi
 		                "min_tokens is %lld, but at most %d tokens will be generated.",
 		                (long long)request->min_tokens, job->max_tokens);
 	job->min_tokens = (int)request->min_tokens;
+	if (seq2seq && job->min_tokens == 0) /* as fairseq: no answer is empty */
+		job->min_tokens = 1;
 	job->expected_tokens =
 	                request->expected_tokens > max ? (int)max : (int)request->expected_tokens;
 	return true;
@@ -141,9 +145,10 @@ static bool settle_seed(const struct request *request, uint64_t *ret_seed, struc
 static bool settle_bias(const struct model *model, struct job *job, struct error *e) {
 	const struct request *request = &job->request;
 	size_t n = request->n_logit_bias;
-	if (n == 0)
+	bool no_pad = model->facts.kind == KIND_SEQ2SEQ && model->facts.pad >= 0;
+	if (n == 0 && !no_pad)
 		return true;
-	job->bias = calloc(n, sizeof *job->bias);
+	job->bias = calloc(n + 1, sizeof *job->bias);
 	if (!job->bias)
 		return resolve_no_memory(e);
 	for (size_t i = 0; i < n; i++) {
@@ -155,6 +160,8 @@ static bool settle_bias(const struct model *model, struct job *job, struct error
 			                token, model->facts.vocab - 1);
 		job->bias[i] = (struct logit_bias){ token, request->logit_bias[i].bias };
 	}
+	if (no_pad) /* as in a search: fairseq never takes it */
+		job->bias[n++] = (struct logit_bias){ model->facts.pad, NEVER };
 	job->sampling.bias = job->bias;
 	job->sampling.n_bias = (int)n;
 	return true;
@@ -208,7 +215,7 @@ static bool settle_choices(const struct model *model, const struct config *confi
 	job->n_top = request->logprobs > 0 ? request->logprobs : 0;
 	if (job->n_top > model->facts.vocab)
 		job->n_top = model->facts.vocab;
-	if (job->num_beams > 1) /* a hypothesis knows its own tokens only */
+	if (job->num_beams > 0) /* a hypothesis knows its own tokens only */
 		job->n_top = 0;
 	job->want_prompt_logprobs = request->echo && job->want_logprobs;
 	return true;

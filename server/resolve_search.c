@@ -92,7 +92,10 @@ static bool settle_seq2seq(const struct model *model, const struct config *confi
 	int beams = choose_beams(model, config, request);
 	if (!check_hypotheses(request, beams, e) || (beams > 1 && !check_search(request, e)))
 		return false;
-	job->num_beams = beams > 1 ? beams : 0;
+	/* One beam is greedy. It is searched like others where nothing asks for more: then an answer
+	 * at its limit ends as fairseq's do. */
+	bool plain = !request->stream && request->logprobs <= 0 && check_search(request, NULL);
+	job->num_beams = beams > 1 || plain ? beams : 0;
 	job->sampling.temperature = 0;
 	if (beams > 1)
 		job->sampling.repetition_penalty = 1;

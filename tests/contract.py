@@ -3,7 +3,7 @@
 """Holds a running server against its own contract, in both directions.
 
     contract.py URL [--key KEY]
-    contract.py --serve BINARY FOLDER     starts the server itself
+    contract.py --serve BINARY FOLDER...  starts the server itself, once for each folder
 
 Reads URL/openapi.json, calls every route that it documents (except those of the admin listener),
 and checks of each answer that its status and content type are documented and that its body has
@@ -54,8 +54,15 @@ CALLS = [
     ('POST', '/v1/loglikelihood', None, {'input': [[1, 2, 3], 'The'], 'depth': 1}),
     ('POST', '/v1/loglikelihood', None, {'prompt': 'The'}),
     ('POST', '/v1/embeddings', None, {'input': 'The cat.'}),
+    ('POST', '/v1/embeddings', None, {'input': 'The cat.', 'dimensions': 1}),
+    ('POST', '/v1/embeddings', None, {'input': []}),
     ('POST', '/classify', None, {'input': 'The cat.'}),
+    ('POST', '/classify', None, {'input': 'The cat.', 'head': 'no-such-head'}),
     ('POST', '/fill-mask', None, {'input': 'The <mask>.'}),
+    ('POST', '/fill-mask', None, {'input': 'No mask here.'}),
+    ('POST', '/v1/completions', None, {'prompt': 'The', 'num_beams': 2, 'stop': 'x'}),
+    ('POST', '/v1/completions', None, {'prompt': 'The', 'num_beams': 2, 'stream': True}),
+    ('POST', '/v1/loglikelihood', None, {'source': 'The', 'target': ['a', 'b']}),
     ('POST', '/tokenize', None, {'prompt': 'The cat sat.'}),
     ('POST', '/tokenize', None, {'prompt': ['The', 'cat'], 'return_token_strs': True}),
     ('POST', '/detokenize', None, {'tokens': [1, 2, 3]}),
@@ -74,6 +81,59 @@ CALLS = [
     ('GET', '/openapi.json', None, None),
     ('GET', '/', None, None),
 ]
+
+
+# What a model of each kind must answer with 200. MASK stands for its mask token.
+MASK = '<MASK>'
+SERVED = {
+    'decoder': [
+        ('POST', '/v1/completions', None, {'prompt': 'The old house', 'max_tokens': 2}),
+        ('POST', '/v1/loglikelihood', None, {'input': 'The old house'}),
+    ],
+    'encoder': [
+        ('POST', '/v1/embeddings', None, {'input': 'The old house'}),
+        ('POST', '/v1/embeddings', None,
+         {'input': ['The', 'A house'], 'encoding_format': 'base64', 'pooling': 'cls', 'depth': 1}),
+        ('POST', '/v1/plan', None, {'input': 'The', 'route': '/v1/embeddings'}),
+    ],
+    'encoder-decoder': [
+        ('POST', '/v1/completions', None, {'prompt': 'The old house', 'max_tokens': 4}),
+        ('POST', '/v1/completions', None,
+         {'prompt': 'The', 'num_beams': 3, 'n': 3, 'logprobs': 1, 'max_tokens': 4,
+          'return_token_ids': True, 'temperature': 1}),
+        ('POST', '/v1/completions', None,
+         {'prompt': 'The', 'stream': True, 'logprobs': 1, 'max_tokens': 4,
+          'depth': {'encoder': 1, 'decoder': 1}}),
+        ('POST', '/v1/completions', None,
+         {'prompt': 'The', 'temperature': 1, 'n': 2, 'max_tokens': 4, 'depth': 1}),
+        ('POST', '/v1/loglikelihood', None, {'source': 'The old', 'target': 'house'}),
+        ('POST', '/v1/plan', None, {'prompt': 'The', 'depth': 'auto'}),
+        ('POST', '/tokenize', None, {'prompt': 'The', 'side': 'target'}),
+        ('POST', '/detokenize', None, {'tokens': [4], 'side': 'source'}),
+    ],
+}
+TASKS = {
+    'classify': [
+        ('POST', '/classify', None, {'input': 'The old house', 'return_logits': True}),
+        ('POST', '/classify', None, {'input': ['The', [4, 5]]}),
+    ],
+    'fill-mask': [
+        ('POST', '/fill-mask', None, {'input': f'The {MASK} house', 'top_k': 3}),
+        ('POST', '/fill-mask', None, {'input': [f'The {MASK} {MASK}', f'A {MASK}']}),
+    ],
+}
+
+
+def served(meta):
+    """The calls that a model must answer with 200."""
+    calls = list(SERVED[meta['kind']])
+    for task in meta['tasks']:
+        calls += TASKS.get(task, [])
+    for method, path, target, body in calls:
+        if 'heads' in meta and path == '/classify':
+            body = {**body, 'head': meta['heads'][0]['name']}
+        text = json.dumps(body).replace(MASK, meta.get('mask_token', ''))
+        yield method, path, target, json.loads(text)
 
 
 class Contract:
@@ -234,13 +294,15 @@ class Report:
             print(f'# {problem}')
 
 
-def check_call(contract, server, method, path, target, body):
+def check_call(contract, server, method, path, target, body, must=None):
     operation = contract.operation(method, path)
     status, headers, text = server.call(method, target or path, body)
     if operation is None:  # a method that the route does not have
         operation = next(iter(contract.document['paths'][path].values()))
         if status != 405 or 'Allow' not in headers:
             yield f'status {status}, Allow {headers.get("Allow")}'
+    if must and status != must:
+        yield f'status {status}: {text[:200]}'
     yield from answer_problems(contract, operation, status, headers, text)
 
 
@@ -264,17 +326,23 @@ def check_unknown(server):
         yield f'status {status}: {text[:200]}'
 
 
-def run(server):
+def name_of(call):
+    method, path, target, body = call
+    shown = '' if body is None else (body if isinstance(body, bytes) else json.dumps(body))[:70]
+    return f'{method} {target or path} {shown}'
+
+
+def run(server, report):
     contract = Contract(json.loads(server.call('GET', '/openapi.json')[2]))
-    report = Report()
 
     calls = list(CALLS)
-    for model in json.loads(server.call('GET', '/v1/models')[2])['data']:
+    models = json.loads(server.call('GET', '/v1/models')[2])['data']
+    for model in models:
         calls.append(('GET', '/v1/models/{id}', '/v1/models/' + model['id'], None))
-    for method, path, target, body in calls:
-        shown = '' if body is None else (body if isinstance(body, bytes) else json.dumps(body))[:70]
-        report.add(f'{method} {target or path} {shown}',
-                   check_call(contract, server, method, path, target, body))
+    for call in calls:
+        report.add(name_of(call), check_call(contract, server, *call))
+    for call in served(models[0]['meta']):
+        report.add('served: ' + name_of(call), check_call(contract, server, *call, must=200))
 
     called = {(method, path) for method, path, _, _ in calls}
     for path, methods in contract.document['paths'].items():
@@ -288,8 +356,6 @@ def run(server):
         if 'get' in methods and '{' not in path:
             report.add(f'HEAD {path}', check_head(contract, server, path))
     report.add('an unknown path names the nearest', check_unknown(server))
-    print(f'1..{report.number}')
-    return report.failed == 0
 
 
 @contextlib.contextmanager
@@ -311,13 +377,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('url', nargs='?')
     parser.add_argument('--key')
-    parser.add_argument('--serve', nargs=2, metavar=('BINARY', 'FOLDER'))
+    parser.add_argument('--serve', nargs='+', metavar=('BINARY', 'FOLDER'))
     args = parser.parse_args()
     if bool(args.url) == bool(args.serve):
         parser.error('give a URL or --serve')
-    with started(*args.serve) if args.serve else contextlib.nullcontext(args.url) as url:
-        held = run(Server(url, args.key))
-    sys.exit(0 if held else 1)
+    report = Report()
+    if args.url:
+        run(Server(args.url, args.key), report)
+    for folder in (args.serve or [])[1:]:
+        with started(args.serve[0], folder) as url:
+            run(Server(url, args.key), report)
+    print(f'1..{report.number}')
+    sys.exit(1 if report.failed else 0)
 
 
 if __name__ == '__main__':

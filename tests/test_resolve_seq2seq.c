@@ -86,6 +86,20 @@ TEST(a_stream_and_one_beam_are_greedy) {
 	rig_close(&rig);
 }
 
+TEST(no_answer_is_empty_and_none_holds_padding) {
+	open_mt();
+	rig.model->facts.pad = 1;
+	struct job *job = completion("{\"prompt\":[5],\"temperature\":1,\"logit_bias\":{\"5\":2}}");
+	CHECK_INT(job->min_tokens, 1);
+	CHECK_INT(job->sampling.n_banned, 1);
+	CHECK_INT(job->sampling.banned[0], 2);
+	CHECK_INT(job->sampling.n_bias, 2);
+	CHECK_INT(job->sampling.bias[1].token, 1);
+	CHECK(job->sampling.bias[1].bias < -1e29f);
+	job_destroy(job);
+	rig_close(&rig);
+}
+
 TEST(a_temperature_alone_samples) {
 	open_mt();
 	struct job *job = completion("{\"prompt\":[5],\"temperature\":0.8,\"n\":6,\"best_of\":7,"
