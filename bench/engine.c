@@ -6,7 +6,8 @@
  * Decode is held against reading: bytes that a step must read (the kept layers, the head, the cached
  * keys and values) over the measured rate of memory. Prefill is held against the measured peak of
  * fused multiply-adds. Mixed depth runs c rows each at N, N/2 and N/4 layers in one step, and each
- * depth as its own batch. Reported: medians over rounds.
+ * depth as its own batch. An encoder's texts go through one step, whole. Reported: medians over
+ * rounds.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -22,6 +23,8 @@ enum {
 	CONTEXT = 32,  /* positions before the first decoded token */
 	TURNS = 6,     /* decode steps of one timing */
 	PREFILL = 512, /* tokens of the longest prompt */
+	ROWS = 1024,   /* of a step: tokens of an encoder's texts together */
+	TEXT = 128,    /* tokens of a text */
 	SEQUENCES = 48,
 	DEPTHS = 12,
 };
@@ -43,13 +46,14 @@ struct bench {
 	int layers;
 };
 
-enum kind { KIND_PREFILL, KIND_DECODE, KIND_DEPTH, KIND_MIXED, KIND_IN_TURN };
+enum kind { KIND_PREFILL, KIND_DECODE, KIND_DEPTH, KIND_MIXED, KIND_IN_TURN, KIND_ENCODE };
 
 /* One thing that is timed in every round. */
 struct point {
 	enum kind kind;
-	int count; /* prompt tokens, or sequences of each depth */
-	int depth; /* KIND_MIXED and KIND_IN_TURN: three depths, from full down */
+	int count;  /* prompt tokens, sequences of each depth, or texts */
+	int length; /* KIND_ENCODE: tokens of each text */
+	int depth;  /* KIND_MIXED and KIND_IN_TURN: three depths, from full down */
 	double seconds[ROUNDS_MAX], memory_share[ROUNDS_MAX], flops_share[ROUNDS_MAX];
 };
 
@@ -75,6 +79,34 @@ static struct subnet subnet_of(const struct bench *b, int depth) {
 	if (!model_subnet(b->model, PLAN_RULE_EVEN, depth, &subnet))
 		fail("the model has no such depth");
 	return subnet;
+}
+
+static bool has_encoder(const struct bench *b) {
+	return b->model->facts.stack[STACK_ENCODER].layers > 0;
+}
+
+/* Seconds of one step over `count` texts of `length` tokens through the whole encoder. */
+static double time_encode(struct bench *b, int count, int length) {
+	static struct row rows[ROWS];
+	const struct stack_facts *facts = &b->model->facts.stack[STACK_ENCODER];
+	struct sequence *s[SEQUENCES];
+	struct subnet subnet = { 0 };
+	int n = 0;
+	plan_by_rule(PLAN_RULE_PREFIX, facts->layers, facts->layers, &subnet.stack[STACK_ENCODER]);
+	for (int i = 0; i < count; i++) {
+		s[i] = sequence_open_source(b->w, &subnet, 0, length);
+		for (int k = 0; k < length; k++)
+			rows[n++] = (struct row){ .sequence = s[i],
+				.stack = STACK_ENCODER,
+				.token = (k + i) * 7919 % facts->vocab,
+				.position = k };
+	}
+	double start = limits_seconds();
+	step_run(b->w, rows, n);
+	double seconds = limits_seconds() - start;
+	for (int i = 0; i < count; i++)
+		sequence_close(b->w, s[i]);
+	return seconds;
 }
 
 static struct row row_at(const struct bench *b, struct sequence *s, int position) {
@@ -151,6 +183,8 @@ static double time_point(struct bench *b, const struct point *p) {
 		b->layers > 3 ? b->layers / 4 : 1 };
 	if (p->kind == KIND_PREFILL)
 		return time_prefill(b, p->count);
+	if (p->kind == KIND_ENCODE)
+		return time_encode(b, p->count, p->length);
 	if (p->kind == KIND_MIXED || p->kind == KIND_IN_TURN)
 		return time_depths(b, thirds, 3, p->count, p->kind == KIND_MIXED);
 	return time_depths(b, &p->depth, 1, p->count, true);
@@ -158,6 +192,8 @@ static double time_point(struct bench *b, const struct point *p) {
 
 /* Bytes that a decode step, or a prefill, reads at least. */
 static double bytes_of(const struct bench *b, const struct point *p) {
+	if (p->kind == KIND_ENCODE)
+		return (double)b->model->weights.layer_bytes[STACK_ENCODER] * p->depth;
 	struct subnet subnet = subnet_of(b, p->depth);
 	double dim = b->model->facts.stack[STACK_DECODER].dim;
 	double keys = p->kind == KIND_PREFILL ? 0 : p->count * (CONTEXT + TURNS / 2.0);
@@ -165,9 +201,12 @@ static double bytes_of(const struct bench *b, const struct point *p) {
 }
 
 static double flops_of(const struct bench *b, const struct point *p) {
-	const struct stack_facts *f = &b->model->facts.stack[STACK_DECODER];
-	double dim = f->dim, rows = p->count;
+	enum stack stack = p->kind == KIND_ENCODE ? STACK_ENCODER : STACK_DECODER;
+	const struct stack_facts *f = &b->model->facts.stack[stack];
+	double dim = f->dim, rows = p->kind == KIND_ENCODE ? p->count * p->length : p->count;
 	double layer = 2 * (4 * dim * dim + 2 * dim * f->ffn) * rows;
+	if (p->kind == KIND_ENCODE)
+		return p->depth * (layer + 4 * dim * rows * p->length);
 	double keys = p->kind == KIND_PREFILL ? rows * (rows + 1) / 2 : rows * CONTEXT;
 	double heads = p->kind == KIND_PREFILL ? 1 : rows; /* rows that need logits */
 	return p->depth * (layer + 4 * dim * keys) + 2 * heads * dim * b->model->facts.vocab;
@@ -190,21 +229,42 @@ static void run_round(struct bench *b, struct point *points, int n, int round, d
 
 static int add_points(const struct bench *b, struct point *points) {
 	int n = 0, context = b->model->facts.context;
+	const int texts[][2] = { { 1, TEXT }, { 8, TEXT }, { 2, 512 }, { 32, 16 }, { 8, 16 } };
+	for (int i = 0; has_encoder(b) && i < 5; i++) {
+		const struct stack_facts *encoder = &b->model->facts.stack[STACK_ENCODER];
+		if (texts[i][1] <= encoder->context)
+			points[n++] = (struct point){ .kind = KIND_ENCODE,
+				.count = texts[i][0],
+				.length = texts[i][1],
+				.depth = encoder->layers };
+	}
+	if (has_encoder(b))
+		return n;
 	const int prompts[] = { 128, PREFILL }, batches[] = { 1, 4, 16 }, mixes[] = { 1, 2, 4 };
 	for (int i = 0; i < 2; i++)
 		if (prompts[i] <= context)
-			points[n++] = (struct point){ KIND_PREFILL, prompts[i], b->layers };
+			points[n++] = (struct point){
+				.kind = KIND_PREFILL, .count = prompts[i], .depth = b->layers
+			};
 	for (int i = 0; i < 3; i++)
-		points[n++] = (struct point){ KIND_DECODE, batches[i], b->layers };
+		points[n++] = (struct point){
+			.kind = KIND_DECODE, .count = batches[i], .depth = b->layers
+		};
 	for (int i = 1; i <= DEPTHS; i++) {
 		int depth = b->layers * i / DEPTHS;
 		if (depth > b->layers * (i - 1) / DEPTHS)
-			points[n++] = (struct point){ KIND_DEPTH, 1, depth };
+			points[n++] = (struct point){
+				.kind = KIND_DEPTH, .count = 1, .depth = depth
+			};
 	}
 	for (int i = 0; i < 3; i++)
-		points[n++] = (struct point){ KIND_MIXED, mixes[i], b->layers };
+		points[n++] = (struct point){
+			.kind = KIND_MIXED, .count = mixes[i], .depth = b->layers
+		};
 	for (int i = 0; i < 3; i++)
-		points[n++] = (struct point){ KIND_IN_TURN, mixes[i], b->layers };
+		points[n++] = (struct point){
+			.kind = KIND_IN_TURN, .count = mixes[i], .depth = b->layers
+		};
 	return n;
 }
 
@@ -262,6 +322,10 @@ static void print_point(const struct bench *b, const struct point *points, int n
 		                1e3 * median(partner(points, n, p)->seconds, rounds),
 		                1e3 * median(partner(points, n, p)->seconds, rounds) / ms);
 		break;
+	case KIND_ENCODE:
+		printf("encode  %4d texts of %3d %8.2f ms  %8.0f tokens/s  %6.1f %% of FMA peak\n",
+		                p->count, p->length, ms, p->count * p->length / ms * 1e3, flops);
+		break;
 	case KIND_IN_TURN:
 		break;
 	}
@@ -269,7 +333,8 @@ static void print_point(const struct bench *b, const struct point *points, int n
 
 static void print_json(const struct bench *b, const struct point *points, int n, int rounds,
                 const double *flops, const double *rate) {
-	static const char *const names[] = { "prefill", "decode", "depth", "mixed", "in_turn" };
+	static const char *const names[] = { "prefill", "decode", "depth", "mixed", "in_turn",
+		"encode" };
 	printf("{\"model\": \"%s\", \"kernels\": \"%s\", \"threads\": %d, \"flops\": %.4g, "
 	       "\"bandwidth\": %.4g, \"points\": [",
 	                b->model->name, b->model->ops->name, team_size(b->team),
@@ -279,7 +344,9 @@ static void print_json(const struct bench *b, const struct point *points, int n,
 		printf("%s\n{\"kind\": \"%s\", \"count\": %d, \"depth\": %d, \"seconds\": %.5g",
 		                i ? "," : "", names[p->kind], p->count, p->depth,
 		                median(p->seconds, rounds));
-		if (p->kind < KIND_MIXED)
+		if (p->kind == KIND_ENCODE)
+			printf(", \"length\": %d", p->length);
+		if (p->kind != KIND_MIXED && p->kind != KIND_IN_TURN)
 			printf(", \"bytes\": %.0f, \"memory_share\": %.4f, \"flops_share\": %.4f",
 			                bytes_of(b, p), median(p->memory_share, rounds),
 			                median(p->flops_share, rounds));
@@ -321,11 +388,11 @@ static void start(struct bench *b, const struct settings *s) {
 		fail(err);
 	b->layers = model_layers(b->model);
 	b->level = s->level == CPU_LEVEL_AUTO ? cpu_level_detect() : s->level;
-	if (b->model->facts.context < CONTEXT + TURNS + 1)
+	if (!has_encoder(b) && b->model->facts.context < CONTEXT + TURNS + 1)
 		fail("the model's context is too short");
 	b->w = workspace_create(b->model,
 	                &(struct workspace_options){ .team = b->team,
-	                                .max_rows = PREFILL,
+	                                .max_rows = has_encoder(b) ? ROWS : PREFILL,
 	                                .max_logit_rows = SEQUENCES,
 	                                .max_sequences = SEQUENCES,
 	                                .kv_bytes = (size_t)2 << 30 },
