@@ -25,8 +25,21 @@ static double positive(double x) {
 
 /* ---- fitting ---- */
 
-/* More rows never take less time: noise adds, so that the fewer rows are wrong where they do. */
+/* A row among many takes no longer than this times a row among few: caches overflow, no more. */
+#define CROWDED 1.3
+
+/* Noise adds: more rows never take less time, so that the fewer rows are wrong where they do, nor
+ * much more for each row, so that the more rows are wrong. */
 static void order(double *table) {
+	double row_ms = -1;
+	for (int i = 0; i < COST_POINTS; i++) {
+		if (table[i] < 0)
+			continue;
+		if (row_ms >= 0 && table[i] > CROWDED * row_ms * cost_rows[i])
+			table[i] = CROWDED * row_ms * cost_rows[i];
+		if (row_ms < 0 || table[i] / cost_rows[i] < row_ms)
+			row_ms = table[i] / cost_rows[i];
+	}
 	double least = -1;
 	for (int i = COST_POINTS - 1; i >= 0; i--) {
 		if (table[i] < 0)
@@ -65,26 +78,28 @@ static double attention_rate(double near_ms, double far_ms, int depth, int rows,
 	return positive(far_ms - near_ms) / ((double)depth * rows * context / 1024);
 }
 
-/* What attention should cost by its share of a layer's bytes or arithmetic: `row_ms` a row. */
-static double plausible_rate(double measured, double share, double row_ms) {
+/* What attention should cost by its share of a layer's bytes or arithmetic, `row_ms` a row: a third
+ * of that to `most` times as much. */
+static double plausible_rate(double measured, double share, double row_ms, double most) {
 	double expected = share * row_ms;
 	if (measured < 0)
 		return expected;
 	if (expected <= 0)
 		return measured;
-	double low = expected / 3, high = expected * 8;
+	double low = expected / 3, high = expected * most;
 	return measured < low ? low : measured > high ? high : measured;
 }
 
-/* A layer's time for each row, at the fewest and at the most rows measured. */
-static void row_times(const struct cost_points *points, double *ret_few, double *ret_many) {
-	*ret_few = *ret_many = 0;
+/* A layer's time for each row: at the fewest rows measured, and where it is least. */
+static void row_times(const struct cost_points *points, double *ret_few, double *ret_least) {
+	*ret_few = *ret_least = 0;
 	for (int i = 0; i < COST_POINTS; i++) {
 		if (points->deep[i] <= 0)
 			continue;
-		*ret_many = points->deep_ms[i] / points->deep[i] / cost_rows[i];
+		double row_ms = points->deep_ms[i] / points->deep[i] / cost_rows[i];
 		if (*ret_few == 0)
-			*ret_few = *ret_many;
+			*ret_few = *ret_least = row_ms;
+		*ret_least = row_ms < *ret_least ? row_ms : *ret_least;
 	}
 }
 
@@ -97,12 +112,12 @@ static void fit_attention(const struct cost_samples *s, struct cost_model *cost)
 	                s->chunk_rows, s->chunk_context);
 	double source = attention_rate(s->source_near_ms, s->source_far_ms, s->source_depth,
 	                s->source_rows, s->source_context);
-	double few, many;
-	row_times(decoder, &few, &many);
-	cost->attention_ms = plausible_rate(decode, decoder->attend_share, few);
-	cost->chunk_attention_ms = plausible_rate(chunk, decoder->attend_share, many);
-	row_times(encoder, &few, &many);
-	cost->source_attention_ms = plausible_rate(source, encoder->attend_share, many);
+	double few, least;
+	row_times(decoder, &few, &least);
+	cost->attention_ms = plausible_rate(decode, decoder->attend_share, few, 8);
+	cost->chunk_attention_ms = plausible_rate(chunk, decoder->attend_share, least, 8);
+	row_times(encoder, &few, &least);
+	cost->source_attention_ms = plausible_rate(source, encoder->attend_share, least, 3);
 }
 
 /* Fits the table of a stack, and what a step takes beside its layers: `base` at each point, negative

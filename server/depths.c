@@ -57,6 +57,15 @@ static void write_quality(const struct page *page, const int depth[STACKS]) {
 		buffer_puts(page->b, "}");
 }
 
+/* The kept layers of both stacks and the output. */
+static size_t weight_bytes(const struct model *model, const int depth[STACKS]) {
+	static const struct subnet none;
+	size_t bytes = model_subnet_bytes(model, &none);
+	for (int s = 0; s < STACKS; s++)
+		bytes += (size_t)depth[s] * model->weights.layer_bytes[s];
+	return bytes;
+}
+
 /* Parameters, bytes, milliseconds and quality. */
 static void write_worth(const struct page *page, const struct subnet *subnet) {
 	const struct model *model = page->model;
@@ -66,7 +75,7 @@ static void write_worth(const struct page *page, const struct subnet *subnet) {
 		depth[s] = subnet->stack[s].depth;
 	buffer_printf(b, ",\"parameters\":%llu,\"weight_bytes\":%zu,\"prefill_ms_per_token\":",
 	                (unsigned long long)facts_parameters(&model->facts, depth),
-	                model_subnet_bytes(model, subnet));
+	                weight_bytes(model, depth));
 	buffer_json_f64(b, cost_prefill_ms(&page->cost, depth));
 	if (model->facts.kind != KIND_ENCODER) {
 		buffer_puts(b, ",\"decode_ms_per_token\":");

@@ -14,7 +14,8 @@
 #define ATTENTION_MS 600.0
 
 enum { MOST_RUNS = 9, LEAST_RUNS = 3, CHUNK = 64, FAR = 512, MOST_SEQUENCES = 64 };
-enum { LONG_TEXT = 128, SHORT_TEXTS = 8, CLASS_ROWS = 8 };
+enum { MOST_FIGURES = 128 };
+enum { SENTENCE = 32, LONG_TEXT = 128, SHORT_TEXTS = 8, CLASS_ROWS = 8 };
 
 struct warmup {
 	struct batch *batch;
@@ -23,9 +24,9 @@ struct warmup {
 	const struct cost_limits *limits;
 	bool (*keep_going)(void *arg);
 	void *arg;
-	int64_t until_ns; /* of the present part */
-	struct row *rows; /* [max_rows] */
-	double level_sum, spread_sum;
+	int64_t until_ns;                        /* of the present part */
+	struct row *rows;                        /* [max_rows] */
+	double levels[MOST_FIGURES], spread_sum; /* of each figure: see low_quantile */
 	int counted;
 };
 
@@ -66,11 +67,20 @@ static double low_quantile(struct warmup *w, struct runs *runs) {
 	double low = runs->ms[runs->n >= 5 ? 1 : 0];
 	double middle = runs->ms[(runs->n - 1) / 2];
 	if (runs->n >= 5 && low > 0) {
-		w->level_sum += middle / low;
+		w->levels[w->counted % MOST_FIGURES] = middle / low;
 		w->spread_sum += runs->ms[runs->n - 2] / middle;
 		w->counted++;
 	}
 	return low;
+}
+
+/* The median: long steps that are interrupted whatever happens say nothing about short ones. */
+static double middle_level(struct warmup *w) {
+	int n = w->counted < MOST_FIGURES ? w->counted : MOST_FIGURES;
+	if (n == 0)
+		return 1;
+	qsort(w->levels, (size_t)n, sizeof w->levels[0], compare_doubles);
+	return w->levels[(n - 1) / 2];
 }
 
 /* Runs that fit the aim, given how long the first took. */
@@ -164,17 +174,23 @@ static double texts_step_ms(struct warmup *w, enum stack stack, const struct sub
 	return ms;
 }
 
-/* The same in texts as long as the context allows. */
-static double prompt_step_ms(
-                struct warmup *w, enum stack stack, const struct subnet *subnet, int rows) {
-	int context = stack_of(w, stack)->context;
-	return texts_step_ms(w, stack, subnet, rows, rows < context ? rows : context);
+/* How long the texts of such a step are: a prompt fills the context. An encoder's texts are as long
+ * as a sentence if so many fit, since what they attend to is to be told from what a row takes. */
+static int text_length(const struct warmup *w, enum stack stack, int rows) {
+	int context = stack_of(w, stack)->context, length = context;
+	if (stack == STACK_ENCODER)
+		length = SENTENCE;
+	while (length < context && length * texts_in_a_step(w, stack, length) < rows)
+		length *= 2;
+	length = length < context ? length : context;
+	return rows < length ? rows : length;
 }
 
 static double depth_step_ms(struct warmup *w, enum stack stack, int depth, int other, int rows) {
 	struct subnet subnet;
-	return subnet_at(w, stack, depth, other, &subnet) ? prompt_step_ms(w, stack, &subnet, rows)
-	                                                  : -1;
+	return subnet_at(w, stack, depth, other, &subnet)
+	                ? texts_step_ms(w, stack, &subnet, rows, text_length(w, stack, rows))
+	                : -1;
 }
 
 /* ---- layers ---- */
@@ -185,7 +201,6 @@ static void measure_point(struct warmup *w, enum stack stack, int point, double 
                 struct cost_samples *samples) {
 	struct cost_points *points = &samples->stack[stack];
 	int layers = stack_of(w, stack)->layers, rows = cost_rows[point];
-	int context = stack_of(w, stack)->context;
 	int deep = layers;
 	if (expected_ms > POINT_MS && layers > 2) {
 		deep = (int)(layers * POINT_MS / expected_ms);
@@ -208,7 +223,7 @@ static void measure_point(struct warmup *w, enum stack stack, int point, double 
 	}
 	points->deep[point] = deep;
 	points->shallow[point] = shallow;
-	points->text[point] = rows < context ? rows : context;
+	points->text[point] = text_length(w, stack, rows);
 	points->deep_ms[point] = low_quantile(w, &high);
 	points->shallow_ms[point] = low_quantile(w, &low);
 	if (crossed.n > 0) {
@@ -454,7 +469,7 @@ void warmup_measure(struct batch *b, const struct model *model, bool (*keep_goin
 		measure_decoder_attention(&w, ret_samples);
 	if (facts->stack[STACK_ENCODER].layers > 0)
 		measure_encoder_attention(&w, ret_samples);
-	ret_samples->level = w.counted > 0 ? w.level_sum / w.counted : 1;
+	ret_samples->level = middle_level(&w);
 	ret_samples->spread = w.counted > 0 ? w.spread_sum / w.counted : 1.2;
 	free(w.rows);
 }
