@@ -102,15 +102,27 @@ def pruned(options, side, layers, stack, notes):
                      f"checkpoint has {layers}: what is there was converted")
 
 
-def adaptive_input(options, tensors, stack, vocab):
-    """Bands of the embedding, checked; returns (config, shapes)."""
-    ends = [*fairseq_options.cutoffs(options, "adaptive_input_cutoff")]
+def band_ends(options, name, vocab):
+    """Where the bands of the vocabulary end; the last with it."""
+    ends = fairseq_options.cutoffs(options, name)
     if ends[-1] > vocab:
-        raise Refused("the option adaptive_input_cutoff is larger than the vocabulary")
-    ends = ends if ends[-1] == vocab else ends + [vocab]
+        raise Refused(f"the option {name} ({options[name]}) is beyond the vocabulary's {vocab}")
+    return ends if ends[-1] == vocab else ends + [vocab]
+
+
+def band_width(options, name, d, band):
+    factor = fairseq_options.number(options[name])
+    if factor is None or factor < 1 or d // factor ** band < 1:
+        raise Refused(f"the option {name} ({options[name]}) leaves band {band} no width")
+    return int(d // factor ** band)
+
+
+def adaptive_input(options, stack, vocab):
+    """(config, shapes) of an embedding in bands."""
+    ends = band_ends(options, "adaptive_input_cutoff", vocab)
     factor, d, shapes, begin = options["adaptive_input_factor"], stack["hidden_size"], {}, 0
     for band, end in enumerate(ends):
-        dim = int(d // factor ** band)
+        dim = band_width(options, "adaptive_input_factor", d, band)
         shapes[f"decoder.embed_tokens.embeddings.{band}.0.weight"] = (end - begin, dim)
         shapes[f"decoder.embed_tokens.embeddings.{band}.1.weight"] = (d, dim)
         begin = end
@@ -118,13 +130,9 @@ def adaptive_input(options, tensors, stack, vocab):
 
 
 def adaptive_softmax(options, tensors, stack, vocab):
-    """Bands of the output; tied duplicates are dropped; returns (config, shapes)."""
-    ends = fairseq_options.cutoffs(options, "adaptive_softmax_cutoff")
-    if ends[-1] > vocab:
-        raise Refused("the option adaptive_softmax_cutoff is larger than the vocabulary")
-    ends = ends if ends[-1] == vocab else ends + [vocab]
-    at, d, factor = "decoder.adaptive_softmax.", stack["hidden_size"], \
-        options["adaptive_softmax_factor"]
+    """(config, shapes) of an output in bands; tied duplicates are dropped from the tensors."""
+    ends = band_ends(options, "adaptive_softmax_cutoff", vocab)
+    at, d = "decoder.adaptive_softmax.", stack["hidden_size"]
     tied = bool(options["tie_adaptive_weights"])
     tied_projections = tied and bool(options["tie_adaptive_proj"])
     head = tensors.pop(at + "head.weight", None)
@@ -137,7 +145,8 @@ def adaptive_softmax(options, tensors, stack, vocab):
     else:
         shapes[at + "head.word_proj.weight"] = (ends[0], d)
     for i, (begin, end) in enumerate(zip(ends, ends[1:])):
-        dim, source = int(d // factor ** (i + 1)), f"decoder.embed_tokens.embeddings.{i + 1}."
+        dim = band_width(options, "adaptive_softmax_factor", d, i + 1)
+        source = f"decoder.embed_tokens.embeddings.{i + 1}."
         if tied_projections:
             drop_tied(tensors, f"{at}tail.{i}.0.weight", source + "1.weight")
         else:
@@ -146,8 +155,8 @@ def adaptive_softmax(options, tensors, stack, vocab):
             drop_tied(tensors, f"{at}tail.{i}.2.weight", source + "0.weight")
         else:
             shapes[f"{at}tail.{i}.2.weight"] = (end - begin, dim)
-    return {"cutoffs": ends[:-1], "factor": factor, "tie_weights": tied,
-            "tie_projections": tied_projections}, shapes
+    return {"cutoffs": ends[:-1], "factor": options["adaptive_softmax_factor"],
+            "tie_weights": tied, "tie_projections": tied_projections}, shapes
 
 
 def language_model(options, tensors, where):
@@ -167,7 +176,7 @@ def language_model(options, tensors, where):
     vocab = rows
     config = {"model_type": "fathom_lm", "vocab_size": vocab, **stack}
     if adaptive:
-        config["adaptive_input"], more = adaptive_input(options, tensors, stack, vocab)
+        config["adaptive_input"], more = adaptive_input(options, stack, vocab)
         shapes.update(more)
     tied = bool(options["share_decoder_input_output_embed"])
     if fairseq_options.is_set(options["adaptive_softmax_cutoff"]):
