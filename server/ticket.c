@@ -8,9 +8,10 @@
 /* A search's memory. False if it is not to be had. */
 static bool create_beams(struct ticket *t) {
 	const struct job *job = t->job;
-	for (int i = 0; i < job->n_prompts && job->num_beams > 0; i++) {
-		t->prompts[i].beam = beam_create(job->num_beams, job->max_tokens);
-		if (!t->prompts[i].beam)
+	for (; t->n_beams < job->n_prompts && job->num_beams > 0; t->n_beams++) {
+		struct run_prompt *p = &t->prompts[t->n_beams];
+		p->beam = beam_create(job->num_beams, job->max_tokens);
+		if (!p->beam)
 			return false;
 	}
 	return true;
@@ -50,7 +51,7 @@ struct ticket *ticket_create(struct job *job, const struct tokenizer *answers) {
 void ticket_destroy(struct ticket *t) {
 	if (!t)
 		return;
-	for (int i = 0; t->prompts && i < t->job->n_prompts; i++)
+	for (int i = 0; i < t->n_beams; i++)
 		beam_destroy(t->prompts[i].beam);
 	free(t->prompts);
 	free(t->choices);

@@ -73,6 +73,7 @@ struct ticket {
 	double prompt_ms;                 /* predicted for its prompts, alone */
 	enum error_code ending;           /* `cancel`, seen by the engine */
 	struct run_prompt *prompts;       /* [n_prompts] */
+	int n_beams;                      /* prompts that have one */
 	struct run_choice *choices;       /* [n_choices] */
 	struct choice_progress *progress; /* [n_choices] */
 	struct run_texts texts;           /* of an encoder */
@@ -97,6 +98,7 @@ struct ticket {
  * generated; NULL if memory ran out.
  */
 struct ticket *ticket_create(struct job *job, const struct tokenizer *answers);
+/* The job may be gone already. Accepts NULL. */
 void ticket_destroy(struct ticket *t);
 
 /* The prompt that a choice belongs to while it runs. */
