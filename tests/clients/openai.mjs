@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The official openai client against a running server. Prints TAP.
-// Environment: TEST_FATHOM (the binary), TEST_MODEL (a model folder). Exit status 77 (skipped) if the client is not installed.
+// Environment: TEST_FATHOM (the binary), TEST_MODEL (a model folder), TEST_DATA (the folder of tiny models). Skipped if the client is not installed.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { spawn } from "node:child_process";
@@ -24,8 +24,12 @@ const keys = join(mkdtempSync(join(tmpdir(), "fathom-keys-")), "keys");
 writeFileSync(keys, `${KEY} name=tests\n`);
 
 async function startServer(...flags) {
+  return startModel(process.env.TEST_MODEL, ...flags);
+}
+
+async function startModel(model, ...flags) {
   const server = spawn(process.env.TEST_FATHOM, [
-    "serve", "--model", process.env.TEST_MODEL, "--served-model-name", "demo", "--port", "0", "--chat-template", "plain",
+    "serve", "--model", model, "--served-model-name", "demo", "--port", "0", "--chat-template", "plain",
     "--api-key-file", keys, "--metrics-public", "--log-level", "warn", ...flags,
   ], { stdio: ["ignore", "pipe", "inherit"] });
   const [line] = await once(createInterface({ input: server.stdout }), "line");
@@ -42,6 +46,25 @@ async function metric(url, name) {
   const text = await (await fetch(`${url}/metrics`)).text();
   const line = text.split("\n").find((l) => l.startsWith(`${name} `));
   return Number(line.split(" ").pop());
+}
+
+// A client of a server of one of the tiny folders.
+async function withTiny(name, use) {
+  const tiny = await startModel(join(process.env.TEST_DATA, name));
+  try {
+    await use(new OpenAI({ baseURL: `${tiny.url}/v1`, apiKey: KEY, maxRetries: 0 }), tiny);
+  } finally {
+    await stopServer(tiny);
+  }
+}
+
+async function notSupported(promise, instead) {
+  await assert.rejects(promise, (error) => {
+    assert.equal(error.status, 501);
+    assert.equal(error.code, "not_supported");
+    assert.ok(error.message.includes(instead), error.message);
+    return true;
+  });
 }
 
 const main = await startServer();
@@ -123,10 +146,61 @@ const tests = {
     await assert.rejects(client.models.retrieve("wrong"), openai.NotFoundError);
     const stranger = new OpenAI({ baseURL: `${main.url}/v1`, apiKey: "not-the-key", maxRetries: 0 });
     await assert.rejects(stranger.completions.create({ model: "demo", prompt }), openai.AuthenticationError);
-    await assert.rejects(client.embeddings.create({ model: "demo", input: "x" }), (error) => {
-      assert.equal(error.status, 501);
-      assert.equal(error.code, "not_supported");
-      return true;
+    await notSupported(client.embeddings.create({ model: "demo", input: "x" }), "/v1/completions");
+  },
+
+  // The client asks for base64 by itself and decodes it: element by element what a list of numbers gives.
+  async embeddings_come_as_base64_and_are_the_numbers() {
+    await withTiny("tiny-encoder", async (encoder) => {
+      const input = ["ba va fide", "tu", "wego sode goba ka"];
+      const packed = await encoder.embeddings.create({ model: "demo", input });
+      const listed = await encoder.embeddings.create({ model: "demo", input, encoding_format: "float" });
+      assert.equal(packed.data.length, 3);
+      for (let i = 0; i < 3; i++) {
+        assert.equal(packed.data[i].index, i);
+        assert.equal(packed.data[i].embedding.length, 32);
+        const floats = Float32Array.from(listed.data[i].embedding);
+        listed.data[i].embedding.forEach((x, k) => assert.equal(Math.fround(x), packed.data[i].embedding[k]));
+        assert.deepEqual(Array.from(floats), Array.from(packed.data[i].embedding));
+        assert.ok(Math.abs(floats.reduce((sum, x) => sum + x * x, 0) - 1) < 1e-5);
+      }
+      assert.deepEqual(packed.usage, listed.usage);
+      assert.equal(packed.usage.prompt_tokens, 5 + 3 + 6);
+      assert.equal(packed.depth.used, 5);
+      const shallow = await encoder.embeddings.create({ model: "demo@2", input: "ba va fide" });
+      assert.equal(shallow.depth.used, 2);
+      assert.notDeepEqual(Array.from(shallow.data[0].embedding), Array.from(packed.data[0].embedding));
+    });
+  },
+
+  async an_encoder_writes_no_text() {
+    await withTiny("tiny-encoder", async (encoder) => {
+      await notSupported(encoder.completions.create({ model: "demo", prompt }), "/classify");
+      await notSupported(encoder.chat.completions.create({ model: "demo", messages: [{ role: "user", content: "Hello" }] }), "/classify");
+      await assert.rejects(encoder.embeddings.create({ model: "demo", input: "ba", dimensions: 7 }), (error) => {
+        assert.ok(error instanceof openai.BadRequestError);
+        assert.equal(error.code, "unsupported_parameter");
+        return true;
+      });
+    });
+  },
+
+  async a_source_becomes_hypotheses_or_a_stream() {
+    await withTiny("tiny-mt-pre", async (translator) => {
+      const fields = { model: "demo", prompt: "The old house", max_tokens: 10 };
+      const best = await translator.completions.create({ ...fields, num_beams: 4, n: 4, logprobs: 0 });
+      const scores = best.choices.map((choice) => choice.score);
+      assert.equal(scores.length, 4);
+      assert.deepEqual(scores, [...scores].sort((a, b) => b - a));
+      const greedy = await translator.completions.create({ ...fields, num_beams: 1, depth: { encoder: 2, decoder: 3 } });
+      assert.deepEqual(greedy.depth.used, { encoder: 2, decoder: 3 });
+      let text = "";
+      for await (const chunk of await translator.completions.create({ ...fields, stream: true, depth: { encoder: 2, decoder: 3 } })) {
+        text += chunk.choices[0]?.text ?? "";
+      }
+      assert.equal(text, greedy.choices[0].text);
+      await notSupported(translator.embeddings.create({ model: "demo", input: "a" }), "/v1/completions");
+      await notSupported(translator.chat.completions.create({ model: "demo", messages: [{ role: "user", content: "Hello" }] }), "/v1/completions");
     });
   },
 
