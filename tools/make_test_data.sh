@@ -44,3 +44,6 @@ make tiny-mt-pre fairseq --family fathom_seq2seq --encoder-layers 4 --layers 3 -
 make tiny-mt-post fairseq --family fathom_seq2seq --encoder-layers 3 --layers 2 --norm post \
 	--no-final-norm --activation gelu --encoder-heads 2 --encoder-ffn 48 --hidden 24 \
 	--separate-embeddings --untied --dtype bf16 --layer-gain 1.5 --end-tilt 2 --seed 16
+
+# Hugging Face's other families, without tokenizers.
+$python tools/reference_hf.py tests/data
