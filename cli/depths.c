@@ -219,3 +219,29 @@ void depths_list(const struct plan *plan, const char *separator, char *text, siz
 		n += (size_t)snprintf(
 		                text + n, size - n, "%s%d", i ? separator : "", plan->layers[i]);
 }
+
+void depths_put(struct buffer *b, const struct subnet *subnet, enum depths_what what) {
+	static const char *const names[] = {
+		[STACK_ENCODER] = "encoder", [STACK_DECODER] = "decoder"
+	};
+	bool two = subnet->stack[STACK_ENCODER].depth && subnet->stack[STACK_DECODER].depth;
+	const char *comma = "";
+	if (two)
+		buffer_puts(b, "{");
+	for (int s = 0; s < STACKS; s++) {
+		const struct plan *plan = &subnet->stack[s];
+		char text[MAX_LAYERS * 5];
+		if (plan->depth == 0)
+			continue;
+		if (two)
+			buffer_printf(b, "%s\"%s\": ", comma, names[s]);
+		comma = ", ";
+		depths_list(plan, ", ", text, sizeof text);
+		if (what == DEPTHS_LAYERS)
+			buffer_printf(b, "[%s]", text);
+		else
+			buffer_printf(b, "%d", what == DEPTHS_KEPT ? plan->depth : plan->of);
+	}
+	if (two)
+		buffer_puts(b, "}");
+}

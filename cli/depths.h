@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include "model/model.h"
+#include "proto/buffer.h"
 
 struct depth_options {
 	const char *depth;          /* "6", "12,6,3", "1..12", "all"; of two stacks "12x6,6x3" */
@@ -27,5 +28,10 @@ bool depths_read(const struct model *model, const struct depth_options *options,
 void depths_name(const struct subnet *subnet, char *name, size_t size);
 /* The kept layers of one stack: "0 2 4", or "0-11" for a run of at least three. */
 void depths_list(const struct plan *plan, const char *separator, char *text, size_t size);
+
+enum depths_what { DEPTHS_KEPT, DEPTHS_OF, DEPTHS_LAYERS };
+
+/* As JSON: a number or a list, of two stacks an object with one for each. */
+void depths_put(struct buffer *b, const struct subnet *subnet, enum depths_what what);
 
 #endif

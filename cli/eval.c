@@ -137,32 +137,6 @@ static bool run_all(struct session *s, struct task *task, struct result *results
 
 /* ---- files ---- */
 
-static void put_pair(struct buffer *b, const struct subnet *subnet, bool layers) {
-	bool two = subnet->stack[STACK_ENCODER].depth && subnet->stack[STACK_DECODER].depth;
-	static const char *const names[] = {
-		[STACK_ENCODER] = "encoder", [STACK_DECODER] = "decoder"
-	};
-	char text[MAX_LAYERS * 5];
-	bool first = true;
-	if (two)
-		buffer_puts(b, "{");
-	for (int s = 0; s < STACKS; s++) {
-		const struct plan *plan = &subnet->stack[s];
-		if (plan->depth == 0)
-			continue;
-		if (two)
-			buffer_printf(b, "%s\"%s\": ", first ? "" : ", ", names[s]);
-		first = false;
-		depths_list(plan, ", ", text, sizeof text);
-		if (layers)
-			buffer_printf(b, "[%s]", text);
-		else
-			buffer_printf(b, "%d", plan->depth);
-	}
-	if (two)
-		buffer_puts(b, "}");
-}
-
 /* quality.json holds depths and values; a report holds all that is known. */
 static void put_results(struct buffer *b, const struct options *o, const struct session *s,
                 const struct task *task, const struct result *results, int n, bool report) {
@@ -178,11 +152,11 @@ static void put_results(struct buffer *b, const struct options *o, const struct 
 	for (int i = 0; i < n; i++) {
 		const struct result *r = &results[i];
 		buffer_printf(b, "%s\n    {\"depth\": ", i ? "," : "");
-		put_pair(b, &r->subnet, false);
+		depths_put(b, &r->subnet, DEPTHS_KEPT);
 		buffer_printf(b, ", \"%s\": %.6g", task_metric(task), r->score.quality);
 		if (report) {
 			buffer_puts(b, ", \"layers\": ");
-			put_pair(b, &r->subnet, true);
+			depths_put(b, &r->subnet, DEPTHS_LAYERS);
 			buffer_printf(b, ", \"parameters\": %llu, \"loss\": %.8g, ",
 			                (unsigned long long)r->parameters, r->score.loss);
 			buffer_printf(b, "\"ms_per_%s\": %.6g", task_item(task), ms_per_item(r));

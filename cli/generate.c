@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fathom generate: continues a prompt once, at one depth (streamed) or at several (side by side),
- * on the same engine that serves, without HTTP. Each depth runs alone, so that its milliseconds
+ * fathom generate: continues or translates a text once, at one depth (streamed) or at several (side
+ * by side), on the same engine that serves, without HTTP. Each depth runs alone, so that its milliseconds
  * are its own.
  */
 #include <pthread.h>
@@ -13,6 +13,7 @@
 
 #include "cli/cli.h"
 #include "cli/columns.h"
+#include "cli/depths.h"
 #include "model/threads.h"
 #include "proto/buffer.h"
 #include "server/demo.h"
@@ -25,7 +26,7 @@ enum { MOST_DEPTHS = 16, CONFIG_FLAGS = 32 };
 
 struct options {
 	char *depths; /* "12,6,3"; NULL: the default depth */
-	const char *layers, *rule, *max_tokens, *temperature, *seed, *prompt;
+	const char *layers, *encoder_layers, *rule, *max_tokens, *temperature, *seed, *prompt;
 	bool json, help;
 	char *config_argv[CONFIG_FLAGS]; /* flags that fathom serve has too */
 	int config_argc;
@@ -47,8 +48,10 @@ static const char usage[] =
                 "usage: fathom generate [FLAGS] PROMPT     (PROMPT - reads standard input)\n\n"
                 "  --model DIR          model folder; without it the bundled demo\n"
                 "  --depth LIST         depths such as 12,6,3, full or fast; several are shown "
-                "side by side\n"
-                "  --layers LIST        keep exactly these layers, such as 0,2,4\n"
+                "side by side;\n"
+                "                       of an encoder-decoder 12x6,6x3 (encoder x decoder)\n"
+                "  --layers LIST        keep exactly these layers, such as 0,2,4; of an\n"
+                "                       encoder-decoder its decoder's, with --encoder-layers LIST\n"
                 "  --rule NAME          how a depth becomes layers: even, ends, prefix or tuned\n"
                 "  --max-tokens N       most tokens to generate\n"
                 "  --temperature T      0: always the likeliest token; default: the model "
@@ -75,6 +78,7 @@ static const char **own_flag(struct options *o, const char *name, size_t len) {
 	} flags[] = {
 		{ "depth", (const char **)&o->depths },
 		{ "layers", &o->layers },
+		{ "encoder-layers", &o->encoder_layers },
 		{ "rule", &o->rule },
 		{ "max-tokens", &o->max_tokens },
 		{ "temperature", &o->temperature },
@@ -144,11 +148,14 @@ static bool read_options(struct options *o, int argc, char **argv) {
 	}
 	if (!o->prompt)
 		return bad_usage("%s is missing", "the prompt");
-	if (o->layers && strspn(o->layers, "0123456789, ") != strlen(o->layers))
-		return bad_usage("--layers takes layer numbers between commas, not \"%s\"",
-		                o->layers);
-	if (o->layers && o->depths)
-		return bad_usage("%s exclude each other", "--layers and --depth");
+	const char *const lists[] = { o->layers, o->encoder_layers };
+	for (int i = 0; i < 2; i++) {
+		if (lists[i] && strspn(lists[i], "0123456789, ") != strlen(lists[i]))
+			return bad_usage("a list of layers has numbers between commas, not \"%s\"",
+			                lists[i]);
+		if (lists[i] && o->depths)
+			return bad_usage("%s exclude each other", "--layers and --depth");
+	}
 	return true;
 }
 
@@ -166,20 +173,38 @@ static void put_number(struct buffer *b, const char *key, const char *text) {
 		buffer_json_string(b, text, strlen(text));
 }
 
-/* `depth` NULL: --layers, or the default depth. */
+/* "12x6" is a pair. */
+static void put_depth(struct buffer *b, const char *depth) {
+	int encoder, decoder, end = 0;
+	if (depth && sscanf(depth, "%dx%d%n", &encoder, &decoder, &end) == 2 && !depth[end])
+		buffer_printf(b, ",\"depth\":{\"encoder\":%d,\"decoder\":%d}", encoder, decoder);
+	else
+		put_number(b, "depth", depth);
+}
+
+static void put_layers(struct buffer *b, const struct options *o) {
+	if (o->layers && o->encoder_layers)
+		buffer_printf(b, ",\"layers\":{\"encoder\":[%s],\"decoder\":[%s]}",
+		                o->encoder_layers, o->layers);
+	else if (o->encoder_layers)
+		buffer_printf(b, ",\"layers\":{\"encoder\":[%s]}", o->encoder_layers);
+	else if (o->layers)
+		buffer_printf(b, ",\"layers\":[%s]", o->layers);
+}
+
+/* `depth` NULL: --layers, or the default depth. What is not shown as it comes may be searched. */
 static void write_body(struct buffer *b, const struct options *o, const char *prompt, size_t len,
-                const char *depth, uint64_t seed) {
-	buffer_puts(b, "{\"stream\":true,\"prompt\":");
+                const char *depth, uint64_t seed, bool stream) {
+	buffer_printf(b, "{\"stream\":%s,\"prompt\":", stream ? "true" : "false");
 	buffer_json_string(b, prompt, len);
-	put_number(b, "depth", depth);
+	put_depth(b, depth);
 	put_number(b, "max_tokens", o->max_tokens);
 	put_number(b, "temperature", o->temperature);
 	if (o->seed)
 		put_number(b, "seed", o->seed);
 	else
 		buffer_printf(b, ",\"seed\":%llu", (unsigned long long)seed);
-	if (o->layers)
-		buffer_printf(b, ",\"layers\":[%s]", o->layers);
+	put_layers(b, o);
 	if (o->rule) {
 		buffer_puts(b, ",\"plan_rule\":");
 		buffer_json_string(b, o->rule, strlen(o->rule));
@@ -195,7 +220,7 @@ static struct job *make_job(const struct runner *s, const struct options *o, con
 	struct job *job = NULL;
 	submit_limits(&s->config, &limits);
 	limits.body_bytes = (size_t)1 << 30;
-	write_body(&body, o, prompt, len, depth, seed);
+	write_body(&body, o, prompt, len, depth, seed, s->progress != NULL);
 	if (body.failed)
 		error_set(e, ERROR_INTERNAL, "", "Memory ran out.");
 	else if (request_parse(REQUEST_COMPLETION, body.data, body.len, &limits, &request, e))
@@ -305,14 +330,6 @@ static double ms_per_token(const struct job *job) {
 	return n > 1 ? job->decode_ms / (n - 1) : 0;
 }
 
-static void list_layers(const struct plan *plan, const char *separator, char *text, size_t size) {
-	size_t n = 0;
-	text[0] = '\0';
-	for (int i = 0; i < plan->depth && n + 8 < size; i++)
-		n += (size_t)snprintf(
-		                text + n, size - n, "%s%d", i ? separator : "", plan->layers[i]);
-}
-
 static void print_json(struct job *const *jobs, int n, const struct runner *s) {
 	struct buffer b = { 0 };
 	const struct model *model = engine_model(s->engine);
@@ -322,14 +339,15 @@ static void print_json(struct job *const *jobs, int n, const struct runner *s) {
 	for (int i = 0; i < n; i++) {
 		const struct job *job = jobs[i];
 		const struct choice *c = &job->choices[0];
-		const struct plan *plan = &job->subnet.stack[STACK_DECODER];
-		char layers[MAX_LAYERS * 5];
-		list_layers(plan, ",", layers, sizeof layers);
+		buffer_printf(&b, "%s{\"depth\":", i ? "," : "");
+		depths_put(&b, &job->subnet, DEPTHS_KEPT);
+		buffer_puts(&b, ",\"of\":");
+		depths_put(&b, &job->subnet, DEPTHS_OF);
+		buffer_puts(&b, ",\"layers\":");
+		depths_put(&b, &job->subnet, DEPTHS_LAYERS);
 		buffer_printf(&b,
-		                "%s{\"depth\":%d,\"of\":%d,\"layers\":[%s],\"rule\":\"%s\","
-		                "\"prompt_tokens\":%d,\"tokens\":%d,\"finish_reason\":\"%s\","
-		                "\"prefill_ms\":",
-		                i ? "," : "", plan->depth, plan->of, layers,
+		                ",\"rule\":\"%s\",\"prompt_tokens\":%d,\"tokens\":%d,"
+		                "\"finish_reason\":\"%s\",\"prefill_ms\":",
 		                plan_rule_name(job->policy.rule), job->prompts[0].n_tokens,
 		                c->published.n_tokens,
 		                c->published.finish == FINISH_STOP ? "stop" : "length");
@@ -347,13 +365,27 @@ static void print_json(struct job *const *jobs, int n, const struct runner *s) {
 	buffer_finish(&b);
 }
 
-/* For people: "0 2 4", or "0-11" where the plan is a run of layers. */
-static void describe_layers(const struct plan *plan, char *text, size_t size) {
-	int last = plan->layers[plan->depth - 1];
-	if (plan->depth > 2 && last - plan->layers[0] == plan->depth - 1)
-		snprintf(text, size, "%d-%d", plan->layers[0], last);
+static double total_ms(const struct job *job) {
+	return job->prefill_ms + job->decode_ms;
+}
+
+/* "depth 6 of 12", or "depth 12x6 of 12x6". */
+static void describe_depth(const struct subnet *subnet, char *text, size_t size) {
+	const struct plan *encoder = &subnet->stack[STACK_ENCODER];
+	const struct plan *decoder = &subnet->stack[STACK_DECODER];
+	if (encoder->of > 0)
+		snprintf(text, size, "depth %dx%d of %dx%d", encoder->depth, decoder->depth,
+		                encoder->of, decoder->of);
 	else
-		list_layers(plan, " ", text, size);
+		snprintf(text, size, "depth %d of %d", decoder->depth, decoder->of);
+}
+
+/* "layers 0 2 4", of two stacks "layers 0-11 | 0 2 4". */
+static void describe_layers(const struct subnet *subnet, char *text, size_t size) {
+	char encoder[400], decoder[400];
+	depths_list(&subnet->stack[STACK_ENCODER], " ", encoder, sizeof encoder);
+	depths_list(&subnet->stack[STACK_DECODER], " ", decoder, sizeof decoder);
+	snprintf(text, size, "layers %s%s%s", encoder, encoder[0] ? " | " : "", decoder);
 }
 
 static bool print_columns(struct job *const *jobs, int n, const char *prompt, size_t len) {
@@ -361,15 +393,17 @@ static bool print_columns(struct job *const *jobs, int n, const char *prompt, si
 	struct buffer texts[MOST_DEPTHS] = { { 0 } };
 	for (int i = 0; columns && i < n; i++) {
 		const struct choice *c = &jobs[i]->choices[0];
-		const struct plan *plan = &jobs[i]->subnet.stack[STACK_DECODER];
-		char layers[400];
-		describe_layers(plan, layers, sizeof layers);
-		snprintf(columns[i].heads[0], sizeof columns[i].heads[0], "depth %d of %d",
-		                plan->depth, plan->of);
-		snprintf(columns[i].heads[1], sizeof columns[i].heads[1], "layers %s", layers);
-		snprintf(columns[i].heads[2], sizeof columns[i].heads[2], "%.2f ms per token",
-		                ms_per_token(jobs[i]));
-		buffer_append(&texts[i], prompt, len);
+		char *time = columns[i].heads[2];
+		bool continues = jobs[i]->subnet.stack[STACK_ENCODER].of == 0;
+		describe_depth(&jobs[i]->subnet, columns[i].heads[0], sizeof columns[i].heads[0]);
+		describe_layers(&jobs[i]->subnet, columns[i].heads[1], sizeof columns[i].heads[1]);
+		if (continues)
+			snprintf(time, sizeof columns[i].heads[2], "%.2f ms per token",
+			                ms_per_token(jobs[i]));
+		else
+			snprintf(time, sizeof columns[i].heads[2], "%.1f ms", total_ms(jobs[i]));
+		if (continues)
+			buffer_append(&texts[i], prompt, len);
 		buffer_append(&texts[i], c->text, c->published.text_len);
 		columns[i].text = texts[i].data;
 		columns[i].len = texts[i].failed ? 0 : texts[i].len;
@@ -383,11 +417,11 @@ static bool print_columns(struct job *const *jobs, int n, const char *prompt, si
 }
 
 static void print_summary(const struct job *job) {
-	const struct plan *plan = &job->subnet.stack[STACK_DECODER];
-	char layers[MAX_LAYERS * 5];
-	describe_layers(plan, layers, sizeof layers);
-	fprintf(stderr, "depth %d of %d (layers %s), %d tokens, %.2f ms per token\n", plan->depth,
-	                plan->of, layers, job->choices[0].published.n_tokens, ms_per_token(job));
+	char depth[100], layers[840];
+	describe_depth(&job->subnet, depth, sizeof depth);
+	describe_layers(&job->subnet, layers, sizeof layers);
+	fprintf(stderr, "%s (%s), %d tokens, %.2f ms per token\n", depth, layers,
+	                job->choices[0].published.n_tokens, ms_per_token(job));
 }
 
 /* ---- all ---- */
@@ -431,7 +465,7 @@ static int generate(struct runner *s, const struct options *o, const char *promp
 		if (!jobs[i])
 			status = report(&e);
 	}
-	if (s->progress && status == 0)
+	if (s->progress && status == 0 && engine_model(s->engine)->facts.kind == KIND_LM)
 		fwrite(prompt, 1, len, s->progress);
 	for (int i = 0; i < n && status == 0; i++) {
 		struct error e = { 0 };
