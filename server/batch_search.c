@@ -58,7 +58,7 @@ static void take_hypothesis(
 			h->logprobs[i / job->n_top] };
 	for (progress->n_tokens = 0; progress->n_tokens < n; progress->n_tokens++)
 		batch_add_text(b, t, choice, out->tokens[progress->n_tokens],
-		                h->ended && progress->n_tokens == h->n_tokens - 1);
+		                out->tokens[progress->n_tokens] == b->model->facts.eos);
 	out->logprob_sum = h->sum;
 	out->score = h->score;
 }

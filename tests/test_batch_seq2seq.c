@@ -91,8 +91,9 @@ static struct ticket *join_case(const struct doc *c, const char *more) {
 static void check_greedy(const struct doc *c, const struct ticket *t) {
 	int32_t ids[MOST_TOKENS];
 	int n = ints(doc_get(c, "greedy"), ids), max = t->job->max_tokens;
-	/* The reference forces an end symbol at the limit. */
-	CHECK_INT(t->progress[0].n_tokens, n < max ? n : max);
+	int cap = max + (t->job->num_beams > 0);
+	/* The reference forces an end symbol at the limit, and so does a search of one beam. */
+	CHECK_INT(t->progress[0].n_tokens, n < cap ? n : cap);
 	for (int i = 0; i < t->progress[0].n_tokens; i++)
 		CHECK_INT(t->job->choices[0].tokens[i], ids[i]);
 	CHECK_INT(t->progress[0].finish, n <= max ? FINISH_STOP : FINISH_LENGTH);
@@ -105,8 +106,7 @@ static const struct doc *find(const struct doc *list, const struct ticket *t, in
 	for (size_t i = 0; i < doc_count(list); i++) {
 		int32_t ids[MOST_TOKENS];
 		const struct doc *h = doc_at(list, i);
-		int n = ints(doc_get(h, "ids"), ids), max = t->job->max_tokens;
-		n = n < max ? n : max;
+		int n = ints(doc_get(h, "ids"), ids);
 		if (fabs(number(h, "score") - score) < EQUAL_SCORES
 		                && n == t->progress[choice].n_tokens
 		                && memcmp(ids, out->tokens, (size_t)n * sizeof *ids) == 0)
@@ -149,7 +149,7 @@ TEST(all_kinds_side_by_side_agree_with_the_reference) {
 	for (size_t f = 0; f < 2; f++) {
 		open_golden(folders[f]);
 		for (size_t i = 0; i + 1 < doc_count(cases); i += 2) {
-			struct ticket *greedy[2], *scored[2], *searched[2][2];
+			struct ticket *greedy[2], *streamed[2], *scored[2], *searched[2][2];
 			for (size_t k = 0; k < 2; k++) {
 				const struct doc *c = doc_at(cases, i + k);
 				const struct doc *beams = doc_get(c, "beams");
@@ -163,6 +163,11 @@ TEST(all_kinds_side_by_side_agree_with_the_reference) {
 				}
 				greedy[k] = join_case(c, "\"num_beams\":1,\"max_tokens\":14");
 				running_step();
+				streamed[k] = join_case(c,
+				                "\"num_beams\":1,\"max_tokens\":14,\"stream\":"
+				                "true");
+				CHECK(greedy[k]->job->num_beams == 1
+				                && streamed[k]->job->num_beams == 0);
 				scored[k] = join_scored(c);
 			}
 			running_all();
@@ -173,6 +178,8 @@ TEST(all_kinds_side_by_side_agree_with_the_reference) {
 					running_destroy(searched[k][s]);
 				}
 				check_greedy(c, greedy[k]);
+				check_greedy(c, streamed[k]);
+				running_destroy(streamed[k]);
 				check_scores(c, scored[k]);
 				running_destroy(greedy[k]);
 				running_destroy(scored[k]);
@@ -343,20 +350,20 @@ TEST(a_search_has_a_row_for_each_live_beam) {
 
 /* ---- the end symbol and the limit ---- */
 
-TEST(an_end_symbol_that_the_limit_forces_is_left_out) {
+TEST(an_end_symbol_that_the_limit_forces_comes_after_it) {
 	open_golden("tiny-mt-pre");
 	struct ticket *t = running_join(REQUEST_COMPLETION,
 	                "{\"prompt\":[5,2],\"num_beams\":4,\"max_tokens\":2,\"logprobs\":0}");
 	running_all();
 	const struct choice *c = &t->job->choices[0];
-	CHECK(t->progress[0].n_tokens <= 2);
+	int n = t->progress[0].n_tokens;
+	CHECK_INT(c->tokens[n - 1], running_rig.model->facts.eos);
+	CHECK_INT(t->progress[0].finish, n <= 2 ? FINISH_STOP : FINISH_LENGTH);
 	double sum = 0;
-	for (int i = 0; i < t->progress[0].n_tokens; i++)
+	for (int i = 0; i < n; i++)
 		sum += (double)c->logprobs[i];
-	if (t->progress[0].finish == FINISH_LENGTH)
-		CHECK(sum > c->logprob_sum);
-	else
-		CHECK(fabs(sum - c->logprob_sum) < 1e-5);
+	CHECK(fabs(sum - c->logprob_sum) < 1e-5);
+	CHECK(fabs(sum / n - c->score) < 1e-5);
 	running_destroy(t);
 	close_golden();
 }
