@@ -290,12 +290,38 @@ static bool read_around(struct reading *in, const struct settings *s) {
 	return true;
 }
 
+static bool read_moses(struct reading *in, const struct settings *s, bool target) {
+	struct fairseq *f = in->t->fairseq;
+	const char *language = target ? s->target_lang : s->source_lang;
+	char why[200];
+	if (strcmp(s->tokenizer, "none") == 0)
+		return true;
+	if (strcmp(s->tokenizer, "moses") != 0)
+		return refuse(in, "tokenizer", "is none of \"none\" and \"moses\"");
+	if (f->units == FAIRSEQ_BYTES)
+		return refuse(in, "tokenizer", "and GPT-2's BPE exclude each other");
+	f->moses = moses_create(language ? language : "en", why, sizeof why);
+	if (!f->moses)
+		snprintf(in->err, in->errlen, "Moses: %s", why);
+	in->t->growth = MOSES_GROWTH;
+	return f->moses != NULL;
+}
+
+/* Whether answers are read as sources are. */
+static bool one_for_both(const struct settings *s) {
+	const char *source = s->source_lang ? s->source_lang : "en";
+	const char *target = s->target_lang ? s->target_lang : "en";
+	bool moses = strcmp(s->tokenizer, "moses") == 0;
+	return (!s->target_dictionary || strcmp(s->target_dictionary, s->dictionary) == 0)
+	                && (!moses || strcmp(source, target) == 0);
+}
+
 static void measure(struct tokenizer *t) {
 	const struct fairseq *f = t->fairseq;
 	t->longest = dict_longest(f->dict) + 1; /* a space with each */
 	if (t->vocab && vocab_longest(t->vocab) > t->longest)
 		t->longest = vocab_longest(t->vocab);
-	t->room = t->longest;
+	t->room = t->longest + (f->moses ? MOSES_HELD : 0);
 }
 
 static bool read_folder(struct reading *in, bool target, bool *ret_same) {
@@ -304,15 +330,13 @@ static bool read_folder(struct reading *in, bool target, bool *ret_same) {
 		return false;
 	const char *dictionary = s.dictionary;
 	if (target) {
-		*ret_same = !s.target_dictionary || strcmp(s.target_dictionary, s.dictionary) == 0;
+		*ret_same = one_for_both(&s);
 		if (*ret_same)
 			return false;
-		dictionary = s.target_dictionary;
+		dictionary = s.target_dictionary ? s.target_dictionary : s.dictionary;
 	}
-	if (strcmp(s.tokenizer, "none") != 0)
-		return refuse(in, "tokenizer", "is none of \"none\" and \"moses\"");
 	if (!read_dict(in, dictionary) || !read_symbols(in) || !mark_symbols(in)
-	                || !read_bpe(in, &s) || !read_around(in, &s))
+	                || !read_bpe(in, &s) || !read_moses(in, &s, target) || !read_around(in, &s))
 		return false;
 	measure(in->t);
 	return true;

@@ -4,6 +4,7 @@
 #define FATHOM_MODEL_FAIRSEQ_PARTS_H
 
 #include "model/dict.h"
+#include "model/moses_stream.h"
 #include "model/subword.h"
 #include "model/tokenizer_parts.h"
 
@@ -17,6 +18,7 @@ struct fairseq {
 	struct dict *dict;
 	enum fairseq_units units;
 	struct subword *subword; /* NULL: words are the dictionary's already */
+	struct moses *moses;     /* NULL: texts are words between white space */
 	int32_t mask;            /* id of <mask>; -1: the folder has none */
 	/* With GPT-2's BPE, whose parts are the tokenizer's; else NULL. */
 	int32_t *to_dict;  /* [GPT-2's ids] */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Cutting text with PCRE2. First the translation of a pattern, then compiling, then cutting.
+ * Cutting text. First the translation of a pattern, then building the chain, then cutting.
  */
 #include "model/pretoken.h"
 
@@ -8,16 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
+#include "model/pattern.h"
 #include "model/unicode.h"
 
 enum {
 	MAX_STEPS = 16,
 	MAX_PATTERN = 16384, /* bytes, before translation */
-	MATCH_LIMIT = 20 * 1000 * 1000,
-	HEAP_LIMIT = 64 * 1024, /* KiB, of one match without JIT */
 };
 
 const char *const pretoken_gpt2 = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| "
@@ -42,20 +38,15 @@ const char *const pretoken_gpt2 = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| 
 	"0-9\\p{N}\\x{10D40}-\\x{10D49}\\x{116D0}-\\x{116E3}\\x{11BF0}-\\x{11BF9}"                 \
 	"\\x{11F50}-\\x{11F59}\\x{16130}-\\x{16139}\\x{16D70}-\\x{16D79}\\x{1CCF0}-\\x{1CCF9}"     \
 	"\\x{1D2C0}-\\x{1D2D3}\\x{1E4F0}-\\x{1E4F9}\\x{1E5F1}-\\x{1E5FA}"
-#define SPACES                                                                                     \
-	"\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}"         \
-	"\\x{202F}\\x{205F}\\x{3000}"
-/* The complement of SPACES, for use inside a class: PCRE2's \S lacks U+180E. */
+/* The complement of PATTERN_SPACES, for use inside a class: PCRE2's \S lacks U+180E. */
 #define NOT_SPACES "\\S\\x{180E}"
 
 struct step {
-	pcre2_code *code;
+	struct pattern *pattern;
 	enum pretoken_keep keep;
-	bool jit;
 };
 
 struct pretoken {
-	pcre2_match_context *limits;
 	struct step steps[MAX_STEPS];
 	int n_steps;
 };
@@ -110,8 +101,8 @@ static const char *translate_escape(
 		const char *from, *set, *in_class; /* in_class NULL: refused there */
 		bool negated;
 	} sets[] = {
-		{ "\\s", SPACES, SPACES, false },
-		{ "\\S", SPACES, NOT_SPACES, true },
+		{ "\\s", PATTERN_SPACES, PATTERN_SPACES, false },
+		{ "\\S", PATTERN_SPACES, NOT_SPACES, true },
 		{ "\\p{L}", LETTERS, LETTERS, false },
 		{ "\\P{L}", LETTERS, NULL, true },
 		{ "\\p{N}", NUMBERS, NUMBERS, false },
@@ -187,25 +178,14 @@ static void translate(struct translation *t, const char *p, const char *end) {
 /* Building the chain. */
 
 struct pretoken *pretoken_create(void) {
-	struct pretoken *p = calloc(1, sizeof *p);
-	if (!p)
-		return NULL;
-	p->limits = pcre2_match_context_create(NULL);
-	if (!p->limits) {
-		free(p);
-		return NULL;
-	}
-	pcre2_set_match_limit(p->limits, MATCH_LIMIT);
-	pcre2_set_heap_limit(p->limits, HEAP_LIMIT);
-	return p;
+	return calloc(1, sizeof(struct pretoken));
 }
 
 void pretoken_destroy(struct pretoken *p) {
 	if (!p)
 		return;
 	for (int i = 0; i < p->n_steps; i++)
-		pcre2_code_free(p->steps[i].code);
-	pcre2_match_context_free(p->limits);
+		pattern_destroy(p->steps[i].pattern);
 	free(p);
 }
 
@@ -216,19 +196,10 @@ static bool add_step(struct pretoken *p, const char *pattern, size_t len, enum p
 		snprintf(err, errlen, "more than %d steps", MAX_STEPS);
 		return false;
 	}
-	int code;
-	PCRE2_SIZE offset;
-	pcre2_code *compiled = pcre2_compile((PCRE2_SPTR)pattern, len,
-	                PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &offset, NULL);
-	if (!compiled) {
-		char why[120] = "";
-		pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
-		snprintf(err, errlen, "the pattern is not valid: %s", why);
+	struct pattern *compiled = pattern_create(pattern, len, err, errlen);
+	if (!compiled)
 		return false;
-	}
-	struct step *step = &p->steps[p->n_steps++];
-	*step = (struct step){ .code = compiled, .keep = keep };
-	step->jit = pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE) == 0;
+	p->steps[p->n_steps++] = (struct step){ .pattern = compiled, .keep = keep };
 	return true;
 }
 
@@ -282,24 +253,10 @@ bool pretoken_add_text(struct pretoken *p, const char *text, size_t len, enum pr
 
 struct cut {
 	const struct pretoken *chain;
-	pcre2_match_data *matches[MAX_STEPS];
+	struct pattern_match *matches[MAX_STEPS];
 	pretoken_sink *sink;
 	void *arg;
 };
-
-/* Finds the next match at or after `from`. 1: found; 0: none; -1: failure. */
-static int match(const struct cut *c, int index, const char *text, size_t len, size_t from) {
-	const struct step *step = &c->chain->steps[index];
-	pcre2_match_data *m = c->matches[index];
-	PCRE2_SPTR subject = (PCRE2_SPTR)text;
-	int rc = PCRE2_ERROR_JIT_STACKLIMIT;
-	if (step->jit)
-		rc = pcre2_jit_match(step->code, subject, len, from, 0, m, c->chain->limits);
-	if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
-		rc = pcre2_match(step->code, subject, len, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
-		                m, c->chain->limits);
-	return rc >= 0 ? 1 : rc == PCRE2_ERROR_NOMATCH ? 0 : -1;
-}
 
 /* Cuts well-formed text by the steps from `index` on. */
 static bool cut_text(const struct cut *c, int index, const char *text, size_t len) {
@@ -310,15 +267,13 @@ static bool cut_text(const struct cut *c, int index, const char *text, size_t le
 	bool keep_gaps = c->chain->steps[index].keep == PRETOKEN_ISOLATE;
 	size_t done = 0, from = 0;
 	while (from < len) {
-		int found = match(c, index, text, len, from);
-		if (found < 0)
+		size_t begin, end;
+		enum pattern_found found = pattern_find(c->chain->steps[index].pattern,
+		                c->matches[index], text, len, from, &begin, &end);
+		if (found == PATTERN_FAILED)
 			return false;
-		if (!found)
+		if (found == PATTERN_NOT_FOUND)
 			break;
-		const PCRE2_SIZE *ends = pcre2_get_ovector_pointer(c->matches[index]);
-		size_t begin = ends[0], end = ends[1];
-		if (begin < done || end < begin)
-			return false; /* \K and the like; not reachable with what is let through */
 		if (keep_gaps && !cut_text(c, index + 1, text + done, begin - done))
 			return false;
 		if (!cut_text(c, index + 1, text + begin, end - begin))
@@ -343,7 +298,7 @@ bool pretoken_split(const struct pretoken *p, const char *text, size_t len, pret
 	struct cut c = { .chain = p, .sink = sink, .arg = arg };
 	bool ok = true;
 	for (int i = 0; i < p->n_steps; i++) {
-		c.matches[i] = pcre2_match_data_create(1, NULL);
+		c.matches[i] = pattern_match_create();
 		ok = ok && c.matches[i];
 	}
 	for (size_t i = 0; ok && i < len;) {
@@ -355,6 +310,6 @@ bool pretoken_split(const struct pretoken *p, const char *text, size_t len, pret
 		i += n;
 	}
 	for (int i = 0; i < p->n_steps; i++)
-		pcre2_match_data_free(c.matches[i]);
+		pattern_match_destroy(c.matches[i]);
 	return ok;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Cutting text into pieces before byte-pair encoding: a chain of regular expressions, each applied
- * to the pieces of the one before. The only file that knows PCRE2.
+ * to the pieces of the one before.
  *
  * Patterns are written as Hugging Face's tokenizer.json writes them (Oniguruma's dialect). What
  * PCRE2 reads differently is rewritten or refused: `\s` is Unicode's White_Space (PCRE2 adds

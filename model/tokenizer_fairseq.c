@@ -26,6 +26,7 @@ static void destroy(struct tokenizer *t) {
 		return;
 	dict_destroy(f->dict);
 	subword_destroy(f->subword);
+	moses_destroy(f->moses);
 	free(f->to_dict);
 	free(f->to_bytes);
 	free(f);
@@ -37,7 +38,8 @@ struct encoding {
 	const struct tokenizer *tokenizer;
 	struct merges_scratch scratch;
 	struct tokenizer_ids *ids;
-	struct text cut; /* the line with its words cut into subwords */
+	struct text words; /* the line as Moses leaves it */
+	struct text cut;   /* the line with its words cut into subwords */
 	bool pretokenized;
 	bool masked; /* the text holds masks: fairseq drops the white space before each and at the end */
 };
@@ -90,6 +92,13 @@ static bool put_stretch(struct encoding *e, const char *text, size_t len) {
 		len = text_without_space_behind(text, len);
 	if (len == 0)
 		return true;
+	if (t->fairseq->moses && !e->pretokenized) {
+		e->words.len = 0;
+		if (!moses_tokenize(t->fairseq->moses, text, len, &e->words))
+			return false;
+		text = e->words.bytes;
+		len = e->words.len;
+	}
 	if (t->bpe)
 		return pretoken_split(t->pretoken, text, len, put_piece, e);
 	return t->fairseq->subword ? put_subwords(e, text, len) : put_words(e, text, len);
@@ -124,6 +133,7 @@ static bool encode(const struct tokenizer *t, const char *text, size_t len, bool
 	}
 	ok = ok && put_text(&e, text, len);
 	merges_scratch_finish(&e.scratch);
+	text_finish(&e.words);
 	text_finish(&e.cut);
 	text_finish(&mended);
 	return ok;
@@ -154,9 +164,15 @@ static const char *bytes(const struct tokenizer *t, int32_t id, size_t *ret_len)
 struct stream {
 	bool begun;  /* a word came before */
 	bool joined; /* it goes on with the next token */
+	bool words;  /* nothing is detokenised */
+	struct moses_stream moses;
 };
 
 _Static_assert(sizeof(struct stream) <= sizeof(struct tokenizer_stream), "the stream's state");
+
+static void stream_begin(const struct tokenizer *t, struct tokenizer_stream *state, bool words) {
+	((struct stream *)state)->words = words || !t->fairseq->moses;
+}
 
 static size_t stream_add(
                 const struct tokenizer *t, struct tokenizer_stream *state, int32_t id, char *out) {
@@ -171,6 +187,8 @@ static size_t stream_add(
 		return len;
 	}
 	bool ends = len > 0 && word[len - 1] == ' ';
+	if (!s->words)
+		return moses_stream_add(f->moses, &s->moses, word, len - ends, ends, out);
 	if (s->begun && !s->joined)
 		out[n++] = ' ';
 	memcpy(out + n, word, len - ends);
@@ -180,13 +198,14 @@ static size_t stream_add(
 }
 
 static size_t stream_end(const struct tokenizer *t, struct tokenizer_stream *state, char *out) {
-	(void)t, (void)state, (void)out;
-	return 0;
+	struct stream *s = (struct stream *)state;
+	return s->words ? 0 : moses_stream_end(t->fairseq->moses, &s->moses, out);
 }
 
 const struct tokenizer_kind tokenizer_fairseq = {
 	.encode = encode,
 	.bytes = bytes,
+	.stream_begin = stream_begin,
 	.stream_add = stream_add,
 	.stream_end = stream_end,
 	.destroy = destroy,

@@ -23,7 +23,7 @@ LEAVES = {"proto", "model", "config"}
 LIBRARIES = {  # header: the files that may see it, as patterns over the path, and how many at most
     "microhttpd.h": (r"server/[^/]+\.c", 1),
     "cblas.h": (r"model/ops_blas\.c", 1),
-    "pcre2.h": (r"model/pretoken\.c", 1),
+    "pcre2.h": (r"model/pattern\.c", 1),
     "uv.h": (r"server/.*|cli/bench[^/]*|bench/.*", None),
     "jansson.h": (r"proto/.*|config/.*|model/doc\.c|tests/.*", None),
 }
@@ -189,7 +189,7 @@ OPENING = "/* SPDX-License-Identifier: Apache-2.0 */\n/* A file. */\n"
 SOUND = {
     "model/a.h": OPENING + "int a(void);\n",
     "model/a.c": OPENING + '#include "model/a.h"\n/* #include "server/s.h" */\nint a(void) {\n\treturn \'{\';\n}\n',
-    "model/pretoken.c": OPENING + "#include <pcre2.h>\n",
+    "model/pattern.c": OPENING + "#include <pcre2.h>\n",
     "proto/p.h": OPENING + "#include <jansson.h>\n",
     "server/s.h": OPENING + "int s(void);\n",
     "server/http.c": OPENING + '#include <microhttpd.h>\n#include <uv.h>\n#include "model/a.h"\n#include "server/s.h"\n',

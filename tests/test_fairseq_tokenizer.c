@@ -366,6 +366,71 @@ TEST(a_dictionary_without_gpt2_ids_is_refused) {
 	toy_refused("no id in common");
 }
 
+/* Moses around the dictionary. */
+
+#define MOSES ",\"tokenizer\":\"moses\",\"source_lang\":\"en\",\"target_lang\":\"de\""
+
+TEST(moses_stands_around_the_dictionary) {
+	make(MOSES SUBWORDS ",\"eos\":true",
+	                "It 1\n&apos;s 1\n( 1\nno@@ 1\nw 1\n@-@ 1\n) 1\n. 1\n");
+	toy_print("codes",
+	                "#version: 0.2\nI t</w>\n& a\n&a p\n&ap o\n&apo s\n&apos ;\n&apos; s</w>\n"
+	                "n o\n@ -\n@- @</w>\n");
+	struct tokenizer *t = toy_open();
+	encodes_to(t, "It's  (now-now).", true, "4 5 6 7 8 9 7 8 10 11 2");
+	streams_to(t, (int32_t[]){ 4, 5, 6, 7, 8, 9, 7, 8, 10, 11, 2 }, 11, "It's (now-now).");
+	struct tokenizer_input input = {
+		.text = "It &apos;s no@@ w", .len = 17, .pretokenized = true
+	};
+	int32_t ids[32];
+	size_t count;
+	CHECK(tokenizer_encode_input(t, &input, ids, 32, &count, NULL));
+	CHECK(count == 4 && ids[1] == 5 && ids[2] == 7 && ids[3] == 8);
+	tokenizer_close(t);
+}
+
+TEST(a_stream_of_words_is_not_detokenized) {
+	make(MOSES, "It 1\n&apos;s 1\n. 1\n");
+	struct tokenizer *t = toy_open();
+	struct tokenizer_stream s;
+	char out[1024];
+	CHECK(tokenizer_stream_room(t) <= sizeof out);
+	tokenizer_stream_begin_words(t, &s);
+	CHECK_INT(tokenizer_stream_add(t, &s, 4, out), 2);
+	CHECK_INT(tokenizer_stream_add(t, &s, 5, out), 8);
+	CHECK(memcmp(out, " &apos;s", 8) == 0);
+	CHECK_INT(tokenizer_stream_add(t, &s, 6, out), 2);
+	CHECK_INT(tokenizer_stream_end(t, &s, out), 0);
+	tokenizer_close(t);
+}
+
+TEST(answers_have_their_own_language) {
+	char err[400];
+	make(MOSES, "It 1\n&apos;s 1\ngeht 1\n&apos; 1\ns 1\n");
+	struct tokenizer *t = tokenizer_open_target(toy_path(), err, sizeof err);
+	CHECK(t);
+	encodes_to(t, "geht's", false, "6 7 8");
+	tokenizer_close(t);
+	t = toy_open();
+	encodes_to(t, "It's", false, "4 5");
+	tokenizer_close(t);
+}
+
+TEST(marks_and_quotes_can_become_more_ids_than_bytes) {
+	make(MOSES SUBWORDS, "x 1\n");
+	toy_print("codes", "#version: 0.2\nx y\n");
+	struct tokenizer *t = toy_open();
+	char text[64];
+	int32_t ids[512];
+	size_t count;
+	memset(text, '"', sizeof text);
+	CHECK(tokenizer_capacity(t, sizeof text) <= 512);
+	CHECK(tokenizer_encode(t, text, sizeof text, true, ids, tokenizer_capacity(t, sizeof text),
+	                &count));
+	CHECK_INT(count, 6 * sizeof text);
+	tokenizer_close(t);
+}
+
 /* The file itself. */
 
 TEST(a_file_that_is_none_is_refused_by_key) {
@@ -375,6 +440,7 @@ TEST(a_file_that_is_none_is_refused_by_key) {
 		{ ",\"dictionary\":\"../dict.txt\"", "is not the name of a file of the folder" },
 		{ ",\"dictionary\":\"missing.txt\"", "missing.txt: cannot be opened" },
 		{ ",\"bpe\":\"sentencepiece\"", "\"bpe\" is none of" },
+		{ ",\"tokenizer\":\"moses\",\"bpe\":\"gpt2\"", "exclude each other" },
 		{ ",\"tokenizer\":\"spacy\"", "\"tokenizer\" is none of" },
 		{ ",\"bpe\":\"gpt2\",\"merges\":\"m\"", "\"encoder\" is missing" },
 		{ ",\"start\":\"<x>\"", "\"start\" names a symbol that is not in the dictionary" },
