@@ -47,6 +47,11 @@ static const char chat[] =
                 "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"},{\"role\":\"user\","
                 "\"content\":[{\"type\":\"text\",\"text\":\"Hi\"}]}],\"depth\":\"fast\"}";
 
+static const char pairs[] =
+                "{\"input\":[\"a\",{\"text\":\"b\",\"text_pair\":\"c\"}],\"head\":\"h\"}";
+static const char targets[] = "{\"source\":[\"a\",[1]],\"target\":[[2],\"b\"],\"min_depth\":"
+                              "{\"encoder\":1,\"decoder\":2}}";
+
 /* Fails each allocation in turn until a run gets through without. Returns how many there were. */
 static long sweep(enum request_kind kind, const char *body) {
 	json_set_alloc_funcs(__wrap_malloc, free);
@@ -72,6 +77,8 @@ static long sweep(enum request_kind kind, const char *body) {
 TEST(parsing_survives_every_failed_allocation) {
 	CHECK(sweep(REQUEST_COMPLETION, completion) > 20);
 	CHECK(sweep(REQUEST_CHAT, chat) > 20);
+	CHECK(sweep(REQUEST_CLASSIFY, pairs) > 10);
+	CHECK(sweep(REQUEST_LOGLIKELIHOOD, targets) > 10);
 }
 
 TEST(a_buffer_without_memory_says_so) {
