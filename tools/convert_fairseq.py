@@ -141,7 +141,8 @@ def adaptive_softmax(options, tensors, stack, vocab):
         tensors[at + "head.class_proj.weight"] = fairseq_tensors.Rows(head, ends[0], head.shape[0])
     shapes = {at + "head.class_proj.weight": (len(ends) - 1, d)}
     if tied:
-        drop_tied(tensors, at + "head.word_proj.weight", "decoder.embed_tokens.embeddings.0.0.weight")
+        drop_tied(tensors, at + "head.word_proj.weight",
+                  "decoder.embed_tokens.embeddings.0.0.weight")
     else:
         shapes[at + "head.word_proj.weight"] = (ends[0], d)
     for i, (begin, end) in enumerate(zip(ends, ends[1:])):
@@ -168,7 +169,8 @@ def language_model(options, tensors, where):
     adaptive = fairseq_options.is_set(options["adaptive_input"])
     if adaptive:
         rows = sum(shape_of(tensors, name, 2)[0] for name in tensors
-                   if name.startswith("decoder.embed_tokens.embeddings.") and name.endswith("0.weight"))
+                   if name.startswith("decoder.embed_tokens.embeddings.")
+                   and name.endswith(".0.weight"))
     else:
         rows = shape_of(tensors, embed, 2)[0]
         shapes[embed] = (rows, d)

@@ -109,7 +109,8 @@ def main():
             raise Refused("there is no such folder")
         convert(args.folder, args.out, args.dtype)
     except (Refused, OSError) as error:
-        sys.exit(f"{args.folder}: {error if isinstance(error, Refused) else error.strerror or error}")
+        detail = error if isinstance(error, Refused) else error.strerror or error
+        sys.exit(f"{args.folder}: {detail}")
 
 
 if __name__ == "__main__":

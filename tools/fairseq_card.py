@@ -13,8 +13,8 @@ def depth_table(layers, rate):
 def advice(side, stack):
     layers, rate = stack["num_hidden_layers"], stack["layerdrop"]
     if not rate:
-        return (f"The {side} was trained without LayerDrop (or the checkpoint does not say): expect "
-                "its quality to fall quickly when layers are left out.")
+        return (f"The {side} was trained without LayerDrop, or the checkpoint does not say so: "
+                "expect its quality to fall quickly when layers are left out.")
     best = max(1, round((1 - rate) * layers))
     return (f"The {side} was trained with LayerDrop {rate:g}. The rate that suits a depth of r of "
             f"its {layers} layers best is p* = 1 - r/{layers}, so it is at its best near "
@@ -24,8 +24,8 @@ def advice(side, stack):
 def stack_row(name, stack):
     return (f"| {name} | {stack['num_hidden_layers']} layers, width {stack['hidden_size']}, "
             f"{stack['num_attention_heads']} heads, feed-forward {stack['intermediate_size']}, "
-            f"{stack['activation_function']}, {stack['norm']}-norm, {stack['positions']} positions, "
-            f"LayerDrop {stack['layerdrop']:g} |")
+            f"{stack['activation_function']}, {stack['norm']}-norm, {stack['positions']} "
+            f"positions, LayerDrop {stack['layerdrop']:g} |")
 
 
 def stacks(config):
@@ -63,5 +63,5 @@ def card(result, texts, arch, source, shapes, dtype):
 
 ## Licence
 
-The checkpoint does not record one: see where it came from. Converting it changes nothing about that.
+The checkpoint does not record one: see where it came from. The conversion changes nothing in it.
 """ + (f"\n## Notes\n\n{notes}" if notes else "")

@@ -128,7 +128,7 @@ def resolve(value, root, depth=0):
 
 
 def section(root, name):
-    """One part of a configuration as a flat dictionary; decoder: {layers} becomes decoder_layers."""
+    """One part of a configuration, flat: decoder: {layers} becomes decoder_layers."""
     part = root.get(name)
     if isinstance(part, str):
         part = {"_name": part}

@@ -171,7 +171,7 @@ def check_gpt2(encoder, merges):
             pairs = [line for line in file.read().split("\n")
                      if line and not line.startswith("#version")]
     except (ValueError, UnicodeDecodeError, OSError):
-        raise Refused(f"{encoder} and {merges} are not GPT-2's encoder.json and vocab.bpe") from None
+        pairs, ids = [], None
     if not isinstance(ids, dict) or any(len(pair.split(" ")) != 2 for pair in pairs):
         raise Refused(f"{encoder} and {merges} are not GPT-2's encoder.json and vocab.bpe")
 
@@ -197,8 +197,8 @@ class Texts:
             return self.subword_nmt(codes)
         self.entry["bpe"] = "none"
         if named:
-            self.notes.append(f"the checkpoint's BPE is {named}, which is not supported: the folder "
-                              "takes texts that are already cut into the dictionary's pieces")
+            self.notes.append(f"the checkpoint's BPE is {named}, which is not supported: the "
+                              "folder takes texts already cut into the dictionary's pieces")
         return None
 
     def gpt2(self):

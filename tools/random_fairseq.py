@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write folders of fairseq's shapes with random weights, for tests and for measuring speed.
 
-    tools/random_fairseq.py --preset wiki103 --out wiki103          (16 layers, 246,933,504 parameters)
-    tools/random_fairseq.py --preset wiki103 --layers 8 --out half  (146,163,712)
+    tools/random_fairseq.py --preset wiki103 --out wiki103            (246,933,504 parameters)
+    tools/random_fairseq.py --preset wiki103 --layers 8 --out half    (146,163,712)
     tools/random_fairseq.py --preset roberta-base --out roberta
     tools/random_fairseq.py --preset wmt-big --out wmt
     tools/random_fairseq.py --preset tiny-lm-adaptive --out tests/data/tiny-lm-adaptive
@@ -37,7 +37,8 @@ def adaptive_lm(part, vocab, cutoffs, tied=True, factor=4):
     plain embedding and an adaptive softmax of its own."""
     d, ends = part["hidden_size"], [*cutoffs, vocab]
     softmax = "decoder.adaptive_softmax."
-    shapes = {**stack_shapes("decoder", part), softmax + "head.class_proj.weight": (len(cutoffs), d)}
+    shapes = {**stack_shapes("decoder", part),
+              softmax + "head.class_proj.weight": (len(cutoffs), d)}
     config = {"model_type": "fathom_lm", "vocab_size": vocab, **part, "tie_word_embeddings": tied,
               "adaptive_softmax": {"cutoffs": cutoffs, "factor": factor, "tie_weights": tied,
                                    "tie_projections": tied},

@@ -43,7 +43,8 @@ CALLED = {"collections.OrderedDict", "collections.defaultdict", "collections.Cou
           "torch._tensor._rebuild_from_type_v2", "torch.FloatTensor", "torch.LongTensor",
           "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
           "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct",
-          "numpy.dtype", "numpy.ndarray", "_codecs.encode", "copyreg._reconstructor"}
+          "numpy.dtype", "numpy.ndarray", "_codecs.encode", "copyreg._reconstructor",
+          "copy_reg._reconstructor"}
 BUILTINS = {"dict", "list", "tuple", "set", "frozenset", "str", "int", "float", "bool", "bytes",
             "bytearray", "complex", "object", "NoneType", "unicode", "long", "slice", "range"}
 
@@ -239,7 +240,7 @@ class Machine:
                 raise Refused(f"{target.name} is given arguments that make no sense") from None
         if target.name == "torch._tensor._rebuild_from_type_v2" and len(args) > 2:
             return self.make(args[0], args[2])
-        if target.name.startswith("copyreg.") and args and isinstance(args[0], Global):
+        if target.name.endswith("._reconstructor") and args and isinstance(args[0], Global):
             return Record(args[0].name)
         return Record(target.name, args)
 
