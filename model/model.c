@@ -219,16 +219,28 @@ static bool open_parts(struct model *m, const char *dir, const struct model_opti
 	return true;
 }
 
-/* People who have a fairseq checkpoint have one file. */
+/* People who have a fairseq checkpoint have one file, or a folder around it. */
 static bool is_folder(const char *dir, char *err, size_t errlen) {
+	static const char *const names[] = { "model.pt", "checkpoint.pt", "checkpoint_best.pt" };
 	struct stat st;
-	if (stat(dir, &st) != 0 || !S_ISREG(st.st_mode))
-		return true;
-	snprintf(err, errlen,
-	                "a file, not a model folder: if fairseq wrote it, convert it with "
-	                "tools/convert_fairseq.py %s --out NEW",
-	                dir);
-	return false;
+	if (stat(dir, &st) == 0 && S_ISREG(st.st_mode)) {
+		snprintf(err, errlen,
+		                "a file, not a model folder: if fairseq wrote it, convert it with "
+		                "tools/convert_fairseq.py %s --out NEW",
+		                dir);
+		return false;
+	}
+	for (size_t i = 0; !file_exists(dir, "config.json") && i < sizeof names / sizeof *names;
+	                i++) {
+		if (!file_exists(dir, names[i]))
+			continue;
+		snprintf(err, errlen,
+		                "config.json: absent: convert fairseq's %s with "
+		                "tools/convert_fairseq.py %s/%s --out NEW",
+		                names[i], dir, names[i]);
+		return false;
+	}
+	return true;
 }
 
 struct model *model_open(

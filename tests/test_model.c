@@ -219,6 +219,8 @@ TEST(a_file_in_place_of_a_folder_names_the_converter) {
 	snprintf(path, sizeof path, "%s/checkpoint.pt", dir);
 	CHECK(!open_folder(path));
 	CHECK(strstr(err, ": a file, not a model folder") && strstr(err, "convert_fairseq.py"));
+	CHECK(!open_folder(dir));
+	CHECK(strstr(err, ": config.json: absent: convert fairseq's checkpoint.pt with"));
 	folder_remove(dir);
 }
 
