@@ -141,8 +141,14 @@ bool task_encode(const struct task *t, const struct tokenizer *tokenizer, const 
 		.pair_len = pair_len,
 		.add_special = add_special,
 		.pretokenized = t->options.pretokenized };
-	size_t cap = len + pair_len + tokenizer_added(tokenizer) + 8, n, second;
-	int32_t *ids = malloc(cap * sizeof *ids);
+	size_t cap = tokenizer_capacity(tokenizer, len + pair_len), n, second;
+	int32_t *ids = malloc((cap + 1) * sizeof *ids);
+	const char *refusal = tokenizer_refusal(tokenizer, &input);
+	if (refusal) {
+		free(ids);
+		snprintf(err, errlen, "%s", refusal);
+		return false;
+	}
 	if (!ids || !tokenizer_encode_input(tokenizer, &input, ids, cap, &n, &second)) {
 		free(ids);
 		snprintf(err, errlen, "the text \"%.*s\" cannot be encoded",

@@ -155,10 +155,6 @@ size_t tokenizer_capacity(const struct tokenizer *t, size_t len) {
 	return ids;
 }
 
-size_t tokenizer_added(const struct tokenizer *t) {
-	return tokenizer_capacity(t, 0);
-}
-
 /* Decoding. */
 
 static void stream_begin(const struct tokenizer *t, struct tokenizer_stream *s, bool words) {

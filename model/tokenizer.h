@@ -65,7 +65,6 @@ const char *tokenizer_refusal(const struct tokenizer *t, const struct tokenizer_
 
 /* The most ids that a text, or a pair, of `len` bytes can have, those of `add_special` included. */
 size_t tokenizer_capacity(const struct tokenizer *t, size_t len);
-size_t tokenizer_added(const struct tokenizer *t);
 
 /*
  * Text that grows token by token, as people read it: subwords joined, spaces where they belong,
