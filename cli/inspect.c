@@ -130,14 +130,16 @@ static const char *activation_name(enum activation activation) {
 		[ACTIVATION_RELU] = "relu",
 		[ACTIVATION_GELU] = "gelu",
 		[ACTIVATION_GELU_TANH] = "gelu (tanh)",
-		[ACTIVATION_TANH] = "tanh" };
+		[ACTIVATION_TANH] = "tanh",
+		[ACTIVATION_SILU] = "silu" };
 	return names[activation];
 }
 
 static const char *positions_name(enum positions positions) {
 	static const char *const names[] = { [POSITIONS_NONE] = "no positions",
 		[POSITIONS_LEARNED] = "learned positions",
-		[POSITIONS_SINUSOIDAL] = "sinusoidal positions" };
+		[POSITIONS_SINUSOIDAL] = "sinusoidal positions",
+		[POSITIONS_SINUSOIDAL_MARIAN] = "sinusoidal positions (Marian's)" };
 	return names[positions];
 }
 
