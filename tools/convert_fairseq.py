@@ -178,6 +178,9 @@ def language_model(options, tensors, where):
     vocab = rows
     config = {"model_type": "fathom_lm", "vocab_size": vocab, **stack}
     if adaptive:
+        for name in ("decoder_input_dim", "decoder_output_dim"):
+            if isinstance(options.get(name), int) and options[name] != d:
+                raise Refused(f"the option {name} ({options[name]}) must be the width, {d}")
         config["adaptive_input"], more = adaptive_input(options, stack, vocab)
         shapes.update(more)
     tied = bool(options["share_decoder_input_output_embed"])
@@ -346,8 +349,8 @@ def encoder_decoder(options, tensors, where, arch):
         raise Refused("only one of the dictionaries lacks the symbol <mask>")
     result.languages = languages
     result.target = second if second.symbols != first.symbols else None
-    if arch.startswith("bart"):
-        config["forced_bos_token_id"], result.bos = 0, True
+    if arch.startswith("bart") and options.get("task") != "translation":
+        config["forced_bos_token_id"], result.bos = 0, True  # as BART's hub interface does
     return result
 
 
@@ -478,7 +481,8 @@ def choose(where):
         return found
     names = sorted(name for name in os.listdir(where) if name.endswith(".pt"))
     if len(names) != 1:
-        raise Refused(f"{where} has {len(names)} .pt files: name the checkpoint itself")
+        raise Refused(f"there are {len(names)} checkpoints ({', '.join(names)}): unpack them and "
+                      "name one" if names else "there is no checkpoint (*.pt) in it")
     return os.path.join(where, names[0])
 
 

@@ -101,7 +101,7 @@ class Tensor:
         return id(self.storage), self.offset, self.shape, self.stride
 
     def array(self):
-        flat = np.frombuffer(self.storage.read(), NUMPY[self.dtype])
+        flat = np.frombuffer(self.storage.read(), NUMPY[self.dtype], self.storage.count)
         step = flat.itemsize
         if not self.count:
             view = np.zeros(self.shape, flat.dtype)
@@ -419,6 +419,14 @@ def load_zip(path):
         raise Refused("the file's numbers are not little-endian")
     if entries[pickles[0]].file_size > LARGEST_PICKLE:
         raise Refused("the file's pickle is larger than any checkpoint's")
+    if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
+        raise Refused("the file is a compressed zip archive, which PyTorch never writes")
+
+    def entry(info):
+        try:
+            return archive.read(info)
+        except DAMAGE:
+            raise Refused(f"{info.filename} is damaged") from None
 
     def storage(reference):
         dtype, key, count, _ = storage_parts(reference)
@@ -426,7 +434,7 @@ def load_zip(path):
             info = entries.get(f"{root}data/{key}")
             if info is None or info.file_size < count * ITEM[dtype]:
                 raise Refused(f"storage {key} is missing or too short: the file is truncated")
-            known[key] = Storage(dtype, count, lambda: archive.read(info))
+            known[key] = Storage(dtype, count, lambda: entry(info))
         return known[key]
     return Machine(storage).run(io.BytesIO(archive.read(pickles[0])))
 
