@@ -56,7 +56,7 @@
 struct depth_quality {
 	int depth;
 	int encoder_depth; /* seq2seq; else 0 */
-	char metric[32]; /* "perplexity" */
+	char metric[32];   /* "perplexity" */
 	double value;
 };
 
@@ -79,7 +79,7 @@ struct model {
 
 struct model_options {
 	const struct ops *ops;
-	int threads; /* for packing */
+	int threads;          /* for packing */
 	bool without_weights; /* facts, tokenizers and what was measured only; nothing can run */
 };
 
@@ -156,10 +156,10 @@ struct sequence *sequence_open(struct workspace *w, const struct subnet *subnet,
 /*
  * A sequence with a source of `source_tokens` tokens. Encoder only: `tokens` is 0 and no block is
  * needed. Seq2seq: blocks for the keys and values of the source in each kept decoder layer are
- * reserved too; forks share them.
+ * reserved too; forks share them. `source_tokens` is at most max_rows and the encoder's context.
  */
-struct sequence *sequence_open_source(struct workspace *w, const struct subnet *subnet, int tokens,
-                int source_tokens);
+struct sequence *sequence_open_source(
+                struct workspace *w, const struct subnet *subnet, int tokens, int source_tokens);
 /* KV blocks that the source of such a sequence needs beside workspace_blocks_needed. */
 size_t workspace_source_blocks(
                 const struct workspace *w, const struct subnet *subnet, int source_tokens);
@@ -208,7 +208,7 @@ size_t step_logits_stride(const struct workspace *w);
  * and bands that cannot matter are not computed: their scores are minus infinity.
  */
 struct logit_need {
-	int top;        /* the best `top` must be exact; -1: all scores */
+	int top;        /* the best `top` must be exact (beyond 64: all); -1: all scores */
 	int32_t target; /* and the score of this token; -1: none */
 };
 
