@@ -45,5 +45,12 @@ make tiny-mt-post fairseq --family fathom_seq2seq --encoder-layers 3 --layers 2 
 	--no-final-norm --activation gelu --encoder-heads 2 --encoder-ffn 48 --hidden 24 \
 	--separate-embeddings --untied --dtype bf16 --layer-gain 1.5 --end-tilt 2 --seed 16
 
+# fairseq's adaptive language models and its encoder, with dictionaries of made-up words.
+for name in tiny-lm-adaptive tiny-lm-bands tiny-encoder; do
+	rm -rf "tests/data/$name"
+	$python tools/random_fairseq.py --preset "$name" --out "tests/data/$name"
+	$python tools/reference_fairseq.py "tests/data/$name" --goldens "tests/data/$name/goldens.json"
+done
+
 # Hugging Face's other families, without tokenizers.
 $python tools/reference_hf.py tests/data
