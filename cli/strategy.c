@@ -279,7 +279,9 @@ int strategy_importance(
 	memset(results, 0, (size_t)s->layers * sizeof *results);
 	/* Half of the layers or more: below, losses say little about single layers. */
 	int low = s->layers / 2 > 1 ? s->layers / 2 : 1;
-	for (int tries = 0; x.used < s->budget && tries < 8 * s->budget && !x.failed; tries++) {
+	for (int tries = 0;
+	                low < s->layers && x.used < s->budget && tries < 8 * s->budget && !x.failed;
+	                tries++) {
 		struct plan plan;
 		random_plan(&state, s->layers, low + (int)draw(&state, (uint32_t)(s->layers - low)),
 		                &plan);

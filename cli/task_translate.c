@@ -12,6 +12,7 @@
 #include "cli/bleu.h"
 #include "cli/task_parts.h"
 #include "model/beam.h"
+#include "proto/utf8.h"
 
 enum { ROWS = 1024, LOGIT_ROWS = 96, MOST_SENTENCES = 16, SCORED_SENTENCES = 32 };
 
@@ -401,6 +402,31 @@ static bool search(struct task *t, struct translate *tr, int count, char *err, s
 	}
 }
 
+/* One line of well-formed UTF-8, which is what can be compared and written: free it. */
+static char *tidy(const char *text, size_t len) {
+	char *line = malloc(3 * len + 1);
+	size_t n = 0, bad;
+	for (size_t i = 0; line && i < len;) {
+		size_t good = utf8_sequence(text + i, len - i, &bad);
+		if (good == 0) {
+			memcpy(line + n, "\xef\xbf\xbd", 3); /* U+FFFD */
+			n += 3;
+			i += bad;
+			continue;
+		}
+		memcpy(line + n, text + i, good);
+		if (line[n] == '\n' || line[n] == '\r')
+			line[n] = ' ';
+		n += good;
+		i += good;
+	}
+	while (line && n > 0 && line[n - 1] == ' ')
+		n--;
+	if (line)
+		line[n] = '\0';
+	return line;
+}
+
 /* The best hypothesis as people read it. */
 static bool write_text(struct task *t, struct translate *tr, int which, struct pair *p) {
 	const struct tokenizer *tokenizer = t->session->model->target_tokenizer;
@@ -418,14 +444,10 @@ static bool write_text(struct task *t, struct translate *tr, int which, struct p
 			len += tokenizer_stream_add(tokenizer, &stream, h.tokens[i], text + len);
 	}
 	len += tokenizer_stream_end(tokenizer, &stream, text + len);
-	while (len > 0 && text[len - 1] == ' ')
-		len--;
-	text[len] = '\0';
-	for (char *at = text; *at; at++)
-		*at = *at == '\n' ? ' ' : *at;
 	free(p->text);
-	p->text = text;
-	return true;
+	p->text = tidy(text, len);
+	free(text);
+	return p->text;
 }
 
 /* Translates some sentences; returns how many, 0 on failure. */

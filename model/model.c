@@ -188,6 +188,9 @@ static bool open_tokenizers(struct model *m, const char *dir, char *err, size_t 
 		m->facts.mask = find_mask(m->tokenizer);
 	if (m->facts.kind != KIND_SEQ2SEQ)
 		return fits(m->tokenizer, m->facts.vocab, "vocab_size", err, errlen);
+	/* fairseq ends every source so; other families' tokenizer files say what they do. */
+	if (m->facts.family == FAMILY_FATHOM_SEQ2SEQ)
+		tokenizer_end_with(m->tokenizer, m->facts.eos);
 	struct tokenizer *target = tokenizer_open_target(dir, err, errlen);
 	if (target)
 		m->target_tokenizer = target;

@@ -83,6 +83,13 @@ static bool put_around(struct tokenizer_ids *ids, const struct tokenizer_around 
 	return true;
 }
 
+void tokenizer_end_with(struct tokenizer *t, int32_t id) {
+	struct tokenizer_around *after = &t->after;
+	bool ends = after->count > 0 && after->ids[after->count - 1] == id;
+	if (!ends && id >= 0 && after->count < TOKENIZER_MAX_AROUND)
+		after->ids[after->count++] = id;
+}
+
 bool tokenizer_has_pairs(const struct tokenizer *t) {
 	return t->pair.present;
 }

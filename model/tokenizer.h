@@ -29,6 +29,12 @@ struct tokenizer *tokenizer_open_target(const char *dir, char *err, size_t errle
 void tokenizer_close(struct tokenizer *t);
 
 /*
+ * Makes `add_special` end every text with `id` (a model's end symbol, which its sources need) where
+ * the folder's files do not say so themselves. Before anybody else uses the tokenizer.
+ */
+void tokenizer_end_with(struct tokenizer *t, int32_t id);
+
+/*
  * Encodes `len` bytes of UTF-8 (ill-formed bytes are encoded as bytes, never refused). Special
  * tokens that occur literally in the text become their ids, as Hugging Face tokenizers do.
  * `add_special` adds what the model folder says is added (a start symbol for instance). At most
