@@ -42,8 +42,8 @@ struct layer_weights {
 
 /* A band of an adaptive embedding. */
 struct band_weights {
-	struct matrix table;            /* [size, dim_b] */
-	struct linear_weights project;  /* [dim, dim_b]; never a bias */
+	struct matrix table;           /* [size, dim_b] */
+	struct linear_weights project; /* [dim, dim_b]; never a bias */
 };
 
 /*
@@ -79,7 +79,7 @@ struct stack_weights {
 
 struct weights {
 	struct stack_weights stack[STACKS];
-	struct linear_weights output; /* [vocab, dim]; tied: the same panels as the embedding */
+	struct linear_weights output;     /* [vocab, dim]; tied: the same panels as the embedding */
 	struct adaptive_weights adaptive; /* in place of `output` if facts.output.n > 0 */
 	struct mlm_weights mlm;           /* if facts.mlm_head */
 	struct classifier_weights classifiers[MAX_CLASSIFIERS]; /* [facts.n_classifiers] */
