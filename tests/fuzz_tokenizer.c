@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/fairseq_parts.h"
 #include "model/tokenizer.h"
-#include "model/tokenizer_parts.h"
+#include "model/unicode.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -23,6 +24,38 @@ static struct tokenizer_text take(const uint8_t **data, size_t *size) {
 	*data += len + (end != NULL);
 	*size -= len + (end != NULL);
 	return (struct tokenizer_text){ copy, len };
+}
+
+/* A dictionary, the codes of subwords, and a line through both and through Moses. */
+static void read_fairseq(const uint8_t *data, size_t size) {
+	static struct moses *moses;
+	char err[400] = "";
+	struct tokenizer_text dict = take(&data, &size), codes = take(&data, &size);
+	struct dict *d = dict_parse(dict.text, dict.len, "dict.txt", err, sizeof err);
+	struct subword *s = subword_parse(codes.text, codes.len, "codes", err, sizeof err);
+	struct text line = { 0 }, words = { 0 }, cut = { 0 };
+	struct merges_scratch scratch = { 0 };
+	if (!moses)
+		moses = moses_create("de", err, sizeof err);
+	if ((!d || !s || !moses) && !err[0])
+		abort();
+	if (moses && text_reserve(&line, 3 * size + 1)) {
+		line.len = unicode_mend((const char *)data, size, line.bytes);
+		if (!moses_tokenize(moses, line.bytes, line.len, &words))
+			abort();
+		if (s && !subword_apply(s, &scratch, words.bytes, words.len, true, &cut))
+			abort();
+		for (size_t i = 0; d && i < cut.len; i++)
+			dict_find(d, cut.bytes + i, cut.len - i);
+	}
+	text_finish(&line);
+	text_finish(&words);
+	text_finish(&cut);
+	merges_scratch_finish(&scratch);
+	dict_destroy(d);
+	subword_destroy(s);
+	free((char *)dict.text);
+	free((char *)codes.text);
 }
 
 static struct tokenizer *make(const uint8_t **data, size_t *size) {
@@ -52,6 +85,10 @@ static struct tokenizer *make(const uint8_t **data, size_t *size) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 	if (size == 0)
 		return 0;
+	if (*data & 2) {
+		read_fairseq(data + 1, size - 1);
+		return 0;
+	}
 	struct tokenizer *t = make(&data, &size);
 	if (!t)
 		return 0;

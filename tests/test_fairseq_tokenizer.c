@@ -461,6 +461,49 @@ TEST(a_file_that_is_none_is_refused_by_key) {
 	toy_refused("fathom_tokenizer.json");
 }
 
+/* Files with bytes changed, lost or doubled are read or refused in a sentence. */
+TEST(damaged_files_are_read_or_refused) {
+	static const char *const names[] = { "fathom_tokenizer.json", "dict.txt", "codes" };
+	unsigned state = 7;
+	int opened = 0;
+	for (int round = 0; round < 3000; round++) {
+		char err[400] = "", text[400];
+		const char *name = names[round % 3];
+		make(SUBWORDS ",\"extra_symbols\":[\"<mask>\"],\"pair\":[\"</s>\"],\"start\":\"</"
+		              "s>\"",
+		                "lo@@ 10\nw 9\nlow 8 #fairseq:overwrite\n\xc3\xa4 7\n");
+		toy_print("codes", "#version: 0.2\nl o\nlo w</w>\n\xc3\xa4 x</w>\n");
+		char path[300];
+		snprintf(path, sizeof path, "%s/%s", toy_path(), name);
+		size_t len;
+		char *whole = check_read_file(path, &len);
+		CHECK(len < sizeof text);
+		memcpy(text, whole, len);
+		free(whole);
+		for (int k = 0; k < 1 + round % 2; k++) {
+			state = state * 1103515245u + 12345u;
+			size_t at = (state >> 8) % len;
+			if (state >> 30 == 0)
+				memmove(text + at, text + at + 1, --len - at);
+			else
+				text[at] = (char)"\0\n \xff\"{@#"[state >> 27 & 7];
+		}
+		toy_write(name, text, len);
+		struct tokenizer *t = tokenizer_open(toy_path(), err, sizeof err);
+		CHECK(t || (err[0] && !strchr(err, '\n')));
+		if (t) {
+			int32_t ids[64];
+			size_t count;
+			CHECK(tokenizer_encode(
+			                t, "low \xc3\xa4x<mask>", 13, true, ids, 64, &count));
+			streams_to(t, ids, 0, "");
+			opened++;
+		}
+		tokenizer_close(t);
+	}
+	CHECK(opened > 500 && opened < 2500);
+}
+
 TEST(answers_have_a_tokenizer_of_their_own_where_there_are_two_dictionaries) {
 	char err[400] = "x";
 	make(",\"target_dictionary\":\"dict.tgt.txt\"", "a 1\n");

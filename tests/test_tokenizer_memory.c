@@ -68,6 +68,49 @@ TEST(opening_vocabulary_and_merges_survives_every_failed_allocation) {
 	CHECK(sweep_open() > 50);
 }
 
+TEST(opening_a_folder_from_fairseq_survives_every_failed_allocation) {
+	toy_make();
+	toy_print("fathom_tokenizer.json",
+	                "{\"kind\":\"fairseq\",\"bpe\":\"subword_nmt\",\"codes\":\"codes\",\"extra_"
+	                "symbols\":[\"<mask>\"],\"bos\":true,\"pair\":[\"</s>\"]}");
+	toy_print("dict.txt", "ab@@ 1\nc 1\n");
+	toy_print("codes", "#version: 0.2\na b\n");
+	CHECK(sweep_open() > 20);
+	toy_print("fathom_tokenizer.json",
+	                "{\"kind\":\"fairseq\",\"bpe\":\"gpt2\",\"encoder\":\"encoder.json\","
+	                "\"merges\":"
+	                "\"vocab.bpe\"}");
+	toy_print("dict.txt", "97 1\n");
+	toy_print("encoder.json", "{%s}", toy_vocab(-1, ",\"ab\":256"));
+	toy_print("vocab.bpe", "#version: 0.2\na b\n");
+	CHECK(sweep_open() > 50);
+}
+
+TEST(encoding_by_a_dictionary_survives_every_failed_allocation) {
+	toy_make();
+	toy_print("fathom_tokenizer.json",
+	                "{\"kind\":\"fairseq\",\"bpe\":\"subword_nmt\",\"codes\":\"codes\","
+	                "\"tokenizer\":\"moses\"}");
+	toy_print("dict.txt", "ab@@ 1\nc 1\n");
+	toy_print("codes", "#version: 0.2\na b\n");
+	struct tokenizer *t = toy_open();
+	int32_t tokens[128];
+	size_t count;
+	for (left = 0;; left++) {
+		long n = left;
+		bool ok = tokenizer_encode(t, "abc \xff", 5, true, tokens, 128, &count);
+		bool reached = left < 0;
+		left = -1;
+		CHECK(ok == !reached);
+		if (ok) {
+			CHECK(n >= 4);
+			break;
+		}
+		left = n;
+	}
+	tokenizer_close(t);
+}
+
 TEST(encoding_survives_every_failed_allocation) {
 	toy_make();
 	toy_json(",\"ab\":256", "\"a b\"", "",
