@@ -4,7 +4,7 @@
 
 The checkpoints are not part of the project: TEST_FAIRSEQ names their folder (default
 ../shared/fixtures beside the source tree), TEST_FAIRSEQ_DATA the texts for whole-data figures.
-Without them, or without PyTorch for the converter, the tests are skipped.
+Without them, or without numpy for the converter, the tests are skipped.
 """
 import json
 import os
@@ -24,10 +24,10 @@ CLOSE, TIED = 2e-4, 5e-5
 FOLDERS = tempfile.mkdtemp(prefix="fathom-fairseq-")
 
 
-def python_with_torch():
+def python_with_numpy():
     for python in ("python3", "/usr/bin/python3"):
         if shutil.which(python) and subprocess.run(
-                [python, "-c", "import torch"], stderr=subprocess.DEVNULL, check=False).returncode == 0:
+                [python, "-c", "import numpy"], stderr=subprocess.DEVNULL, check=False).returncode == 0:
             return python
     return None
 
@@ -187,12 +187,12 @@ def accuracy_on_whole_data_is_fairseqs():
     same([round(d["accuracy"], 6) for d in depths], [0.782110, 0.790138, 0.784404, 0.689220])
 
 
-PYTHON = python_with_torch()
+PYTHON = python_with_numpy()
 if not os.path.isdir(FIXTURES):
     print(f"1..0 # SKIP no checkpoints of fairseq's at {os.path.basename(FIXTURES)}/")
     sys.exit(0)
 if PYTHON is None:
-    print("1..0 # SKIP the converter needs PyTorch (python3-torch)")
+    print("1..0 # SKIP the converter needs numpy (python3-numpy)")
     sys.exit(0)
 try:
     main()
