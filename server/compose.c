@@ -151,18 +151,26 @@ static void add_logprob(struct token_list *list, struct answer_token *token, flo
 	token->top = to;
 }
 
-void token_list_add_prompt(struct token_list *list, const struct model *model,
+bool token_list_add_prompt(struct token_list *list, const struct model *model,
                 const struct job_prompt *prompt, int from, int to) {
+	const struct tokenizer *t = model->target_tokenizer;
 	const int32_t *ids = prompt->target ? prompt->target : prompt->tokens;
+	struct tokenizer_stream stream;
+	char *piece = malloc(tokenizer_stream_room(t) + 1);
+	if (!piece)
+		return false;
+	tokenizer_stream_begin(t, &stream);
 	for (int i = from; i < to; i++) {
 		struct answer_token *token = add_token(list, model, ids[i]);
-		if (!tokenizer_is_special(model->target_tokenizer, token->token)) /* no text */
-			list->text_offset += characters(token->bytes, token->len);
+		list->text_offset +=
+		                characters(piece, tokenizer_stream_add(t, &stream, ids[i], piece));
 		if (prompt->logprobs && (i > 0 || prompt->has_first))
 			add_logprob(list, token, prompt->logprobs[i],
 			                prompt->tops ? prompt->tops + (size_t)i * (size_t)list->n_top
 			                             : NULL);
 	}
+	free(piece);
+	return true;
 }
 
 void token_list_add_choice(struct token_list *list, const struct model *model,

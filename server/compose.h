@@ -38,9 +38,9 @@ bool token_list_init(struct token_list *list, size_t cap, int n_top);
 void token_list_finish(struct token_list *list);
 /*
  * Tokens [from, to) of a prompt, or of what is scored after a source; the first of a text has no
- * log-probability.
+ * log-probability. False if memory ran out.
  */
-void token_list_add_prompt(struct token_list *list, const struct model *model,
+bool token_list_add_prompt(struct token_list *list, const struct model *model,
                 const struct job_prompt *prompt, int from, int to);
 /*
  * Tokens [from, to) of an answer. Where one begins counts all text before it, shown or not: a stop

@@ -23,6 +23,11 @@ void detokenise_begin(struct detokeniser *d, const struct tokenizer *t, bool wor
 		tokenizer_stream_begin(t, &d->stream);
 }
 
+void detokenise_follow(struct detokeniser *d, int32_t before, size_t cap) {
+	if (tokenizer_stream_room(d->tokenizer) <= cap)
+		tokenizer_stream_add(d->tokenizer, &d->stream, before, d->text);
+}
+
 /* Appends what is whole of the torn bytes and `len` more, which lie behind them in `scratch`. */
 static void append(struct detokeniser *d, char *scratch, size_t len) {
 	memcpy(scratch, d->torn, d->n_torn);

@@ -32,6 +32,12 @@ size_t detokenise_scratch(const struct tokenizer *t);
  */
 void detokenise_begin(struct detokeniser *d, const struct tokenizer *t, bool words, char *text);
 
+/*
+ * The text follows on one that ended with the token `before`: a space that stands between words
+ * comes first. `cap` bytes of the text's memory, which is still unused, serve as scratch.
+ */
+void detokenise_follow(struct detokeniser *d, int32_t before, size_t cap);
+
 /* Appends what a token adds to the text. Ill-formed bytes become U+FFFD. */
 void detokenise_add(struct detokeniser *d, int32_t token, char *scratch);
 

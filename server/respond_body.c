@@ -54,9 +54,9 @@ static bool compose_choice(const struct call *call, struct parts *parts, int i) 
 	if (job->want_logprobs) {
 		struct token_list *list = &parts->lists[i];
 		int before = echo ? prompt->n_tokens : 0;
-		if (!token_list_init(list, (size_t)before + (size_t)seen->n_tokens, job->n_top))
+		if (!token_list_init(list, (size_t)before + (size_t)seen->n_tokens, job->n_top)
+		                || !token_list_add_prompt(list, model, prompt, 0, before))
 			return false;
-		token_list_add_prompt(list, model, prompt, 0, before);
 		token_list_add_choice(list, model, from, 0, seen->n_tokens);
 		to->logprobs = true;
 		to->tokens = list->tokens;
@@ -121,10 +121,8 @@ static bool list_scored(const struct model *model, const struct job_prompt *prom
                 struct token_list *list) {
 	int from = prompt->target ? prompt->n_forced : prompt->starts_with_bos;
 	int to = prompt->target ? prompt->n_target : prompt->n_tokens;
-	if (!token_list_init(list, (size_t)to, 0))
-		return false;
-	token_list_add_prompt(list, model, prompt, from, to);
-	return true;
+	return token_list_init(list, (size_t)to, 0)
+	                && token_list_add_prompt(list, model, prompt, from, to);
 }
 
 void respond_write_loglikelihood(struct call *call, struct buffer *out) {

@@ -62,9 +62,8 @@ static void write_echo(struct call *call, int i, struct buffer *out) {
 	compose_prompt_text(model, job, p, &piece.text);
 	piece.choice.text = piece.text.data;
 	piece.choice.text_len = piece.text.len;
-	if (job->want_logprobs
-	                && token_list_init(&piece.list, (size_t)prompt->n_tokens, job->n_top)) {
-		token_list_add_prompt(&piece.list, model, prompt, 0, prompt->n_tokens);
+	if (job->want_logprobs && token_list_init(&piece.list, (size_t)prompt->n_tokens, job->n_top)
+	                && token_list_add_prompt(&piece.list, model, prompt, 0, prompt->n_tokens)) {
 		piece.choice.logprobs = true;
 		piece.choice.tokens = piece.list.tokens;
 		piece.choice.n_tokens = piece.list.n;

@@ -2,6 +2,7 @@
 /* The engine's record of a job: its memory, and what passes between the two threads. */
 #include "server/ticket.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +27,24 @@ static void count_texts(struct ticket *t) {
 	t->texts.all_tokens = t->texts.tokens;
 }
 
+/*
+ * The answer of a language model goes on where its prompt ends: between words stands a space, unless
+ * the client has put it there.
+ */
+static void follow_prompt(struct ticket *t, int choice) {
+	const struct job *job = t->job;
+	int p = ticket_prompt_of(t, choice);
+	const struct job_prompt *prompt = &job->prompts[p];
+	const struct input *input =
+	                (size_t)p < job->request.n_inputs ? &job->request.inputs[p] : NULL;
+	bool spaced = input && input->text_len > 0
+	                && isspace((unsigned char)input->text[input->text_len - 1]);
+	if (prompt->target || prompt->n_tokens == 0 || spaced)
+		return;
+	detokenise_follow(&t->choices[choice].text, prompt->tokens[prompt->n_tokens - 1],
+	                job->choices[choice].text_cap);
+}
+
 struct ticket *ticket_create(struct job *job, const struct tokenizer *answers) {
 	struct ticket *t = calloc(1, sizeof *t);
 	if (!t)
@@ -41,9 +60,11 @@ struct ticket *ticket_create(struct job *job, const struct tokenizer *answers) {
 		return NULL;
 	}
 	t->report.times = job->times;
-	for (int i = 0; i < job->n_choices; i++)
+	for (int i = 0; i < job->n_choices; i++) {
 		detokenise_begin(&t->choices[i].text, answers, job->request.pretokenized,
 		                job->choices[i].text);
+		follow_prompt(t, i);
+	}
 	count_texts(t);
 	return t;
 }

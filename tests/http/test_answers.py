@@ -83,6 +83,26 @@ def text_held_back_moves_no_token():
 
 
 @test
+def words_go_on_behind_the_prompt_with_a_space():
+    folder = os.path.join(os.path.dirname(TINY), "tiny-lm-adaptive")
+    with open(os.path.join(folder, "dict.txt"), encoding="utf-8") as f:
+        words = [line.split()[0] for line in f][:3]
+    prompt = " ".join(words)
+    with Server(model=folder) as s:
+        body = {"max_tokens": 6, "temperature": 0, "ignore_eos": True, "logprobs": 0}
+        text = s.complete(prompt=prompt, **body).json()["choices"][0]["text"]
+        assert text.startswith(" ") and len(text.split()) >= 5, text
+        same(s.complete(prompt=prompt + " ", **body).json()["choices"][0]["text"], text[1:])
+        echoed = s.complete(prompt=prompt, echo=True, **body).json()["choices"][0]
+        same(echoed["text"], prompt + text)
+        places = echoed["logprobs"]["text_offset"]
+        for token, begin, end in zip(echoed["logprobs"]["tokens"], places, places[1:]):
+            same(echoed["text"][begin:end].strip(), "" if token == "</s>" else token.strip())
+        ids = s.ask("POST", "/tokenize", {"prompt": prompt}).json()["tokens"]
+        same(s.complete(prompt=ids, echo=True, **body).json()["choices"][0]["text"], prompt + text)
+
+
+@test
 def stream_headers_keep_proxies_from_buffering(server):
     answer = server.complete(**PROMPT, stream=True)
     same(answer.headers["content-type"].split(";")[0], "text/event-stream")
