@@ -65,8 +65,8 @@ struct job_prompt {
 	int n_forced; /* of target's tokens those before the client's: the start, and what is forced */
 
 	/* encoders */
-	int second;    /* first token of the second text of a pair; n_tokens without one */
-	float *output; /* EMBED [dim]; CLASSIFY [classes] raw scores; filled before JOB_DONE */
+	int second;     /* first token of the second text of a pair; n_tokens without one */
+	float *output;  /* EMBED [dim]; CLASSIFY [classes] raw scores; filled before JOB_DONE */
 	int32_t *masks; /* FILL_MASK: [n_masks] positions of mask tokens; */
 	int n_masks;
 	struct token_logprob *fills; /* and [n_masks][n_top] the best tokens for each */
