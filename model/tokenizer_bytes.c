@@ -169,6 +169,7 @@ static struct tokenizer *open_folder(const char *dir, char *err, size_t errlen) 
 	} files[] = {
 		{ "vocab.json", &f.vocab },
 		{ "merges.txt", &f.merges },
+		{ "config.json", &f.model },
 		{ "tokenizer_config.json", &f.config },
 		{ "special_tokens_map.json", &f.special_map },
 		{ "added_tokens.json", &f.added },

@@ -18,6 +18,7 @@ static const char VOCAB[] = "vocab.json", MERGES[] = "merges.txt", ADDED[] = "ad
 struct reading {
 	struct tokenizer *t;
 	struct doc *config, *special_map, *added; /* NULL: no such file */
+	bool roberta; /* RobertaTokenizer and BartTokenizer: <s> text </s> */
 	char *err;
 	size_t errlen;
 };
@@ -208,9 +209,44 @@ struct roles {
 	int32_t bos, eos, unk, other;
 };
 
+/* What RobertaTokenizer calls its tokens unless a file says otherwise. */
+static bool read_roberta_roles(struct reading *in, struct roles *roles) {
+	static const struct {
+		const char *role, *text;
+	} known[] = { { "bos_token", "<s>" }, { "eos_token", "</s>" }, { "unk_token", "<unk>" },
+		{ "pad_token", "<pad>" }, { "mask_token", "<mask>" }, { "cls_token", "<s>" },
+		{ "sep_token", "</s>" } };
+	enum { UNK = 2, MASK = 4, CLS, SEP, N };
+	int32_t ids[N];
+	for (int i = 0; i < N; i++) {
+		const char *file, *text = known[i].text;
+		size_t len = strlen(text);
+		ids[i] = -1;
+		if (role_value(in, known[i].role, &file)) {
+			if (!read_role(in, known[i].role, &ids[i]))
+				return false;
+			continue;
+		}
+		if (!add_special(in, text, NULL, VOCAB, text))
+			return false;
+		struct added_token token = *added_find_text(in->t->added, text, len);
+		token.lstrip = token.lstrip || i == MASK; /* the space before it belongs to it */
+		token.text = text;
+		if (!tokenizer_add_token(in->t, &token, VOCAB, in->err, in->errlen))
+			return false;
+		ids[i] = token.id;
+	}
+	roles->bos = ids[CLS];
+	roles->eos = ids[SEP];
+	roles->unk = ids[UNK];
+	return read_additional(in);
+}
+
 static bool read_roles(struct reading *in, struct roles *roles) {
 	static const char *const others[] = { "pad_token", "sep_token", "cls_token", "mask_token" };
 	*roles = (struct roles){ -1, -1, -1, -1 };
+	if (in->roberta)
+		return read_roberta_roles(in, roles);
 	bool ok = read_role(in, "bos_token", &roles->bos) && read_role(in, "eos_token", &roles->eos)
 	                && read_role(in, "unk_token", &roles->unk);
 	for (size_t i = 0; ok && i < sizeof others / sizeof *others; i++)
@@ -232,8 +268,16 @@ static bool read_roles(struct reading *in, struct roles *roles) {
 static bool check_class(struct reading *in) {
 	static const char *const known[] = { "GPT2Tokenizer", "GPT2TokenizerFast",
 		"CodeGenTokenizer", "CodeGenTokenizerFast", "PreTrainedTokenizerFast" };
+	static const char *const roberta[] = { "RobertaTokenizer", "RobertaTokenizerFast",
+		"BartTokenizer", "BartTokenizerFast" };
 	struct doc_reader r = reader(in, in->config, CONFIG);
-	const char *class = doc_read_string(&r, "tokenizer_class", known[0]);
+	const char *class =
+	                doc_read_string(&r, "tokenizer_class", in->roberta ? roberta[0] : known[0]);
+	in->roberta = false;
+	for (size_t i = 0; i < sizeof roberta / sizeof *roberta; i++)
+		in->roberta = in->roberta || strcmp(class, roberta[i]) == 0;
+	if (in->roberta)
+		return !r.failed;
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
 		if (strcmp(class, known[i]) == 0)
 			return !r.failed;
@@ -241,6 +285,36 @@ static bool check_class(struct reading *in) {
 	char name[60];
 	doc_fail(&r, "tokenizer_class \"%s\" needs a tokenizer.json",
 	                doc_printable(class, name, sizeof name));
+	return false;
+}
+
+/* <s> text </s>, and <s> text </s></s> text </s>. */
+static bool put_roberta(struct reading *in, const struct roles *roles) {
+	struct tokenizer *t = in->t;
+	struct tokenizer_pair *p = &t->pair;
+	p->present = true;
+	const struct {
+		struct tokenizer_around *around;
+		int32_t id;
+	} puts[] = { { &t->before, roles->bos }, { &t->after, roles->eos },
+		{ &p->before, roles->bos }, { &p->between, roles->eos },
+		{ &p->between, roles->eos }, { &p->after, roles->eos } };
+	for (size_t i = 0; i < sizeof puts / sizeof *puts; i++) {
+		if (!tokenizer_put_around(t, puts[i].around, puts[i].id, CONFIG, "cls_token",
+		                    in->err, in->errlen))
+			return false;
+	}
+	return true;
+}
+
+/* Whether config.json says that the model is one that reads texts as RoBERTa does. */
+static bool is_roberta(const struct doc *model) {
+	static const char *const types[] = { "roberta", "bart", "longformer" };
+	const char *type = doc_as_string(doc_get(model, "model_type"), NULL);
+	for (size_t i = 0; type && i < sizeof types / sizeof *types; i++) {
+		if (strcmp(type, types[i]) == 0)
+			return true;
+	}
 	return false;
 }
 
@@ -254,6 +328,8 @@ static bool read_config(struct reading *in) {
 	                || !read_roles(in, &roles))
 		return false;
 	in->t->bpe_options.unk = roles.unk;
+	if (in->roberta)
+		return put_roberta(in, &roles);
 	if (add_bos && roles.bos < 0)
 		return refuse(in, CONFIG, "add_bos_token", "is set, but there is no bos_token");
 	if (add_eos && roles.eos < 0)
@@ -282,10 +358,14 @@ bool tokenizer_read_folder(struct tokenizer *t, const struct tokenizer_folder *f
                 size_t errlen) {
 	struct reading in = { .t = t, .err = err, .errlen = errlen };
 	char why[200];
+	struct doc *model = NULL;
 	bool ok = pretoken_add_regex(t->pretoken, pretoken_gpt2, strlen(pretoken_gpt2),
 	                PRETOKEN_ISOLATE, why, sizeof why);
 	if (!ok)
 		snprintf(err, errlen, "%s: %s", VOCAB, why);
+	ok = ok && parse(&in, folder->model, "config.json", &model);
+	in.roberta = is_roberta(model);
+	doc_free(model);
 	ok = ok && parse(&in, folder->config, CONFIG, &in.config)
 	                && parse(&in, folder->special_map, SPECIAL_MAP, &in.special_map)
 	                && parse(&in, folder->added, ADDED, &in.added)

@@ -116,6 +116,7 @@ bool tokenizer_read_json(struct tokenizer *t, struct tokenizer_text json, char *
 /* The files that come instead of a tokenizer.json. */
 struct tokenizer_folder {
 	struct tokenizer_text vocab, merges;              /* vocab.json, merges.txt */
+	struct tokenizer_text model;                      /* config.json: the kind of model */
 	struct tokenizer_text config, special_map, added; /* tokenizer_config.json, */
 	/* special_tokens_map.json, added_tokens.json */
 };

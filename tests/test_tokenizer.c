@@ -363,6 +363,34 @@ TEST(roles_of_the_configuration_make_special_tokens) {
 	tokenizer_close(t);
 }
 
+TEST(roberta_folders_need_no_tokenizer_json) {
+	static const char *const files[][2] = {
+		{ "config.json", "{\"model_type\":\"roberta\"}" },
+		{ "tokenizer_config.json", "{\"tokenizer_class\":\"BartTokenizer\"}" },
+	};
+	for (size_t i = 0; i < 2; i++) {
+		toy_make();
+		toy_print("vocab.json", "{%s}",
+		                toy_vocab(-1,
+		                                ",\"<s>\":256,\"<pad>\":257,\"</"
+		                                "s>\":258,\"<unk>\":259,"
+		                                "\"<mask>\":260"));
+		toy_print("merges.txt", "#version: 0.2\n");
+		toy_print(files[i][0], "%s", files[i][1]);
+		struct tokenizer *t = toy_open();
+		encodes_to(t, "a <mask> b", true, "256 97 260 32 98 258");
+		struct tokenizer_input input = {
+			.text = "a", .len = 1, .pair = "b", .pair_len = 1, .add_special = true
+		};
+		int32_t ids[16];
+		size_t count;
+		static const int32_t expected[] = { 256, 97, 258, 258, 98, 258 };
+		CHECK(tokenizer_encode_input(t, &input, ids, 16, &count, NULL));
+		CHECK(count == 6 && memcmp(ids, expected, sizeof expected) == 0);
+		tokenizer_close(t);
+	}
+}
+
 TEST(end_of_text_is_special_where_no_file_says_anything) {
 	toy_make();
 	toy_print("vocab.json", "{%s}", toy_vocab(-1, ",\"<|endoftext|>\":256"));

@@ -8,7 +8,7 @@
 
 static char folder[160];
 static const char *const names[] = { "tokenizer.json", "vocab.json", "merges.txt",
-	"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+	"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json",
 	"fathom_tokenizer.json", "dict.txt", "dict.tgt.txt", "codes", "encoder.json", "vocab.bpe" };
 
 static void clear(void) {
