@@ -14,7 +14,7 @@
 #define ATTENTION_MS 600.0
 
 enum { MOST_RUNS = 9, LEAST_RUNS = 3, CHUNK = 64, FAR = 512, MOST_SEQUENCES = 64 };
-enum { MOST_FIGURES = 128 };
+enum { MOST_FIGURES = 128, BEAM_TOP = 13 /* of five beams */ };
 enum { SENTENCE = 32, LONG_TEXT = 128, SHORT_TEXTS = 8, CLASS_ROWS = 8 };
 
 struct warmup {
@@ -174,6 +174,44 @@ static double texts_step_ms(struct warmup *w, enum stack stack, const struct sub
 	return ms;
 }
 
+/* Whether so many rows of a step are beams, most of the time. */
+static bool is_search(const struct warmup *w, enum stack stack, int rows) {
+	return has_pairs(w) && stack == STACK_DECODER && rows > 1 && rows <= MOST_SEQUENCES
+	                && rows <= w->limits->sequences;
+}
+
+/* One step of `rows` decoder rows as a search has them: each in a sequence of its own, every second
+ * one forked just before. */
+static double beams_step_ms(struct warmup *w, const struct subnet *subnet, int rows) {
+	struct sequence *open[MOST_SEQUENCES] = { NULL };
+	int bases = (rows + 1) / 2, n = 0;
+	double ms = -1;
+	bool ready = true;
+	for (int i = 0; i < bases && ready; i++) {
+		open[i] = open_for(w, STACK_DECODER, subnet, 2);
+		ready = open[i] != NULL;
+	}
+	for (int i = 0; i < bases && ready; i++)
+		add_rows(w, STACK_DECODER, &n, open[i], 0, 1);
+	if (ready) {
+		run_ms(w, n);
+		int64_t before = clock_now_ns();
+		for (int i = bases; i < rows && ready; i++) {
+			open[i] = sequence_fork(w->workspace, open[i - bases], 2);
+			ready = open[i] != NULL;
+		}
+		n = 0;
+		for (int i = 0; i < rows && ready; i++)
+			add_rows(w, STACK_DECODER, &n, open[i], 1, 1);
+		if (ready)
+			step_run(w->workspace, w->rows, n);
+		ms = ready ? clock_ms(clock_now_ns() - before) : -1;
+	}
+	for (int i = 0; i < rows; i++)
+		sequence_close(w->workspace, open[i]);
+	return ms;
+}
+
 /* How long the texts of such a step are: a prompt fills the context. An encoder's texts are as long
  * as a sentence if so many fit, since what they attend to is to be told from what a row takes. */
 static int text_length(const struct warmup *w, enum stack stack, int rows) {
@@ -188,9 +226,11 @@ static int text_length(const struct warmup *w, enum stack stack, int rows) {
 
 static double depth_step_ms(struct warmup *w, enum stack stack, int depth, int other, int rows) {
 	struct subnet subnet;
-	return subnet_at(w, stack, depth, other, &subnet)
-	                ? texts_step_ms(w, stack, &subnet, rows, text_length(w, stack, rows))
-	                : -1;
+	if (!subnet_at(w, stack, depth, other, &subnet))
+		return -1;
+	if (is_search(w, stack, rows))
+		return beams_step_ms(w, &subnet, rows);
+	return texts_step_ms(w, stack, &subnet, rows, text_length(w, stack, rows));
 }
 
 /* ---- layers ---- */
@@ -223,7 +263,7 @@ static void measure_point(struct warmup *w, enum stack stack, int point, double 
 	}
 	points->deep[point] = deep;
 	points->shallow[point] = shallow;
-	points->text[point] = text_length(w, stack, rows);
+	points->text[point] = is_search(w, stack, rows) ? 2 : text_length(w, stack, rows);
 	points->deep_ms[point] = low_quantile(w, &high);
 	points->shallow_ms[point] = low_quantile(w, &low);
 	if (crossed.n > 0) {
@@ -248,6 +288,19 @@ static void measure_layers(struct warmup *w, enum stack stack, struct cost_sampl
 
 /* ---- head ---- */
 
+/* What a search reads of each row: see beam_need. */
+static void search(struct warmup *w, const float *logits, int n) {
+	struct token_logprob top[BEAM_TOP];
+	size_t stride = step_logits_stride(w->workspace);
+	int n_top = sampler_vocab(batch_sampler(w->batch));
+	n_top = n_top < BEAM_TOP ? n_top : BEAM_TOP;
+	for (int r = 0; r < n; r++) {
+		float ignored;
+		sample_logprobs(batch_sampler(w->batch), logits + (size_t)r * stride,
+		                w->model->facts.eos, n_top, &ignored, top, NULL);
+	}
+}
+
 /* Draws a token from each row, as most requests of this model will have it done. */
 static void draw(struct warmup *w, const float *logits, int n) {
 	const struct generation_defaults *defaults = &w->model->defaults;
@@ -256,8 +309,6 @@ static void draw(struct warmup *w, const float *logits, int n) {
 		.top_k = defaults->top_k,
 		.repetition_penalty = 1,
 		.seed = 1 };
-	if (has_pairs(w))
-		sampling.temperature = 0;
 	size_t stride = step_logits_stride(w->workspace);
 	for (int r = 0; r < n; r++) {
 		int32_t token;
@@ -280,7 +331,9 @@ static void measure_head(struct warmup *w, enum stack stack, struct cost_samples
 		for (int k = 0; k < most; k++) {
 			int64_t before = clock_now_ns();
 			const float *logits = step_logits(w->workspace, indices, n);
-			if (stack == STACK_DECODER)
+			if (has_pairs(w))
+				search(w, logits, n);
+			else if (stack == STACK_DECODER)
 				draw(w, logits, n);
 			double ms = clock_ms(clock_now_ns() - before);
 			if (k == 0)
@@ -356,9 +409,13 @@ static void measure_decode_attention(
 static void measure_chunk_attention(
                 struct warmup *w, int depth, int far, int rows, struct cost_samples *samples) {
 	struct runs near_runs = { .n = 0 }, far_runs = { .n = 0 };
+	struct subnet subnet;
+	if (!subnet_at(w, STACK_DECODER, depth, 1, &subnet))
+		return;
 	for (int i = 0; i < LEAST_RUNS && may_go_on(w); i++) {
 		struct sequence *late = filled(w, depth, far, rows);
-		double early_ms = depth_step_ms(w, STACK_DECODER, depth, 1, rows);
+		double early_ms = texts_step_ms(w, STACK_DECODER, &subnet, rows,
+		                text_length(w, STACK_DECODER, rows));
 		if (late && early_ms >= 0) {
 			far_runs.ms[far_runs.n++] = next_rows_ms(w, late, rows);
 			near_runs.ms[near_runs.n++] = early_ms;
