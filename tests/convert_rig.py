@@ -13,12 +13,13 @@ import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "tools"))
-try:
-    import numpy as np
-except ImportError:
+import packages  # noqa: E402
+
+if packages.prefer("numpy"):
     print("1..0 # SKIP numpy is not installed")
     sys.exit(0)
 
+import numpy as np  # noqa: E402
 import convert_fairseq  # noqa: E402
 import convert_hf  # noqa: E402
 import fairseq_files as files  # noqa: E402

@@ -22,16 +22,16 @@ LM, ENCODER, MT, OPT = (os.path.join(DATA, name) for name in (
 WORDS = ["ba", "de", "fi", "go", "lu", "ma", "ne", "ri", "so", "tu"]
 EOS = 2
 
-try:
+sys.path.insert(0, os.path.join(ROOT, "tools"))
+import packages
+
+if packages.prefer("torch", "numpy", "regex"):
+    torch = None
+else:
     import torch
-    sys.path.insert(0, os.path.join(ROOT, "tools"))
     import reference_fairseq
     import reference_seq2seq
     torch.set_num_threads(1)
-except ImportError:
-    torch = None
-    if not sys.argv[1:] and os.path.exists("/usr/bin/python3") and sys.executable != "/usr/bin/python3":
-        os.execv("/usr/bin/python3", ["/usr/bin/python3", __file__, "again"])
 
 
 class Skip(Exception):

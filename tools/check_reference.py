@@ -6,6 +6,10 @@
 """
 import sys
 
+if __name__ == "__main__":
+    import packages
+    packages.need("torch", "numpy", "regex")
+
 import torch
 from torch import nn
 

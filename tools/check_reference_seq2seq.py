@@ -11,6 +11,10 @@ import json
 import os
 import sys
 
+if __name__ == "__main__":
+    import packages
+    packages.need("torch", "numpy", "regex")
+
 import torch
 
 import reference_seq2seq

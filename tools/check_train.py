@@ -12,6 +12,10 @@ import subprocess
 import sys
 import tempfile
 
+if __name__ == "__main__":
+    import packages
+    packages.need("torch", "numpy", "regex")
+
 import torch
 
 import bpe

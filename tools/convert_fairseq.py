@@ -20,6 +20,10 @@ import sys
 import tarfile
 import tempfile
 
+if __name__ == "__main__":
+    import packages
+    packages.need("numpy")
+
 import fairseq_card
 import fairseq_options
 import fairseq_tensors

@@ -15,6 +15,10 @@ import shutil
 import sys
 import tempfile
 
+if __name__ == "__main__":
+    import packages
+    packages.need("numpy")
+
 import fairseq_tensors
 import folder
 import unpickle

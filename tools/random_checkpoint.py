@@ -17,6 +17,10 @@ import json
 import os
 import zlib
 
+if __name__ == "__main__":
+    import packages
+    packages.need("numpy", "regex")
+
 import numpy as np
 
 import folder

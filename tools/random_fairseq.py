@@ -14,6 +14,10 @@ import argparse
 import os
 import zlib
 
+if __name__ == "__main__":
+    import packages
+    packages.need("numpy")
+
 import numpy as np
 
 import folder

@@ -14,6 +14,10 @@ import json
 import math
 import os
 
+if __name__ == "__main__":
+    import packages
+    packages.need("torch", "numpy", "regex")
+
 import torch
 
 import folder

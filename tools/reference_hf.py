@@ -13,6 +13,10 @@ import json
 import math
 import os
 
+import packages
+
+packages.need("torch", "numpy")
+
 import numpy as np
 import torch
 import torch.nn.functional as F

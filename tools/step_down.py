@@ -15,6 +15,10 @@ second half of every block, the perplexity of three ways to get there:
 import argparse
 import math
 
+if __name__ == "__main__":
+    import packages
+    packages.need("torch", "numpy", "regex")
+
 import torch
 
 import bpe

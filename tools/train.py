@@ -16,6 +16,10 @@ import os
 import signal
 import time
 
+if __name__ == "__main__":
+    import packages
+    packages.need("torch", "numpy", "regex")
+
 import numpy as np
 import torch
 from torch import nn

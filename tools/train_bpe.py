@@ -13,6 +13,10 @@ import argparse
 import json
 import os
 
+if __name__ == "__main__":
+    import packages
+    packages.need("regex")
+
 import bpe
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
