@@ -10,6 +10,13 @@
 bool resolve_policy(const struct model *model, const struct config *config,
                 const struct request *request, struct depth_policy *ret_policy, struct error *e);
 
+/* `depth` of the main stack and all of the other. */
+void resolve_main_stack(const struct model *model, int depth, int ret_depth[STACKS]);
+
+/* What follows the '@' of a model name, or stands in the config: a number or a word that `depth`
+ * takes too. */
+struct depth_spec resolve_suffix(const char *suffix);
+
 /* The subnet of a binding depth; false with invalid_depth. */
 bool resolve_subnet(const struct model *model, enum plan_rule rule, const int depth[STACKS],
                 struct subnet *ret_subnet, struct error *e);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "server/clock.h"
+#include "server/warmup_parts.h"
 
 #define POINT_MS 60.0 /* aim for one depth of one row count, all runs together */
 /* What each part may take. Two stacks share the first. */
@@ -13,22 +14,8 @@
 #define HEAD_MS 400.0
 #define ATTENTION_MS 600.0
 
-enum { MOST_RUNS = 9, LEAST_RUNS = 3, CHUNK = 64, FAR = 512, MOST_SEQUENCES = 64 };
-enum { MOST_FIGURES = 128, BEAM_TOP = 13 /* of five beams */ };
-enum { SENTENCE = 32, LONG_TEXT = 128, SHORT_TEXTS = 8, CLASS_ROWS = 8 };
-
-struct warmup {
-	struct batch *batch;
-	struct workspace *workspace;
-	const struct model *model;
-	const struct cost_limits *limits;
-	bool (*keep_going)(void *arg);
-	void *arg;
-	int64_t until_ns;                        /* of the present part */
-	struct row *rows;                        /* [max_rows] */
-	double levels[MOST_FIGURES], spread_sum; /* of each figure: see low_quantile */
-	int counted;
-};
+enum { MOST_RUNS = 9, LEAST_RUNS = 3, CHUNK = 64, FAR = 512 };
+enum { LONG_TEXT = 128, SHORT_TEXTS = 8, CLASS_ROWS = 8, BEAM_TOP = 13 /* of five beams */ };
 
 static void begin_part(struct warmup *w, double ms) {
 	w->until_ns = clock_now_ns() + (int64_t)(ms * 1e6);
@@ -36,14 +23,6 @@ static void begin_part(struct warmup *w, double ms) {
 
 static bool may_go_on(const struct warmup *w) {
 	return w->keep_going(w->arg) && clock_now_ns() < w->until_ns;
-}
-
-static const struct stack_facts *stack_of(const struct warmup *w, enum stack stack) {
-	return &w->model->facts.stack[stack];
-}
-
-static bool has_pairs(const struct warmup *w) {
-	return stack_of(w, STACK_ENCODER)->layers > 0 && stack_of(w, STACK_DECODER)->layers > 0;
 }
 
 /* ---- runs ---- */
@@ -89,150 +68,6 @@ static int runs_for(double first_ms) {
 	return n > MOST_RUNS ? MOST_RUNS : n < LEAST_RUNS ? LEAST_RUNS : n;
 }
 
-/* ---- steps ---- */
-
-static int32_t token_at(const struct warmup *w, enum stack stack, int i) {
-	int vocab = stack_of(w, stack)->vocab;
-	return (int32_t)((unsigned)i * 7919u
-	                % (unsigned)(vocab > 0 ? vocab : w->model->facts.vocab));
-}
-
-/* `depth` of `stack`, and `other` of the other one, if the model has it. */
-static bool subnet_at(const struct warmup *w, enum stack stack, int depth, int other,
-                struct subnet *ret_subnet) {
-	int depths[STACKS];
-	for (int s = 0; s < STACKS; s++)
-		depths[s] = stack_of(w, (enum stack)s)->layers > 0 ? other : 0;
-	depths[stack] = depth;
-	return model_subnet_pair(w->model, PLAN_RULE_EVEN, depths, ret_subnet);
-}
-
-/* `count` rows of one sequence from position `at` on, appended to the step's rows. */
-static void add_rows(
-                struct warmup *w, enum stack stack, int *n, struct sequence *s, int at, int count) {
-	for (int i = 0; i < count; i++)
-		w->rows[(*n)++] = (struct row){ .sequence = s,
-			.stack = stack,
-			.token = token_at(w, stack, at + i),
-			.position = at + i };
-}
-
-static double run_ms(struct warmup *w, int n) {
-	int64_t before = clock_now_ns();
-	step_run(w->workspace, w->rows, n);
-	return clock_ms(clock_now_ns() - before);
-}
-
-/* A sequence for `tokens` rows of `stack`; a decoder's source is one token. NULL if the pool cannot
- * hold it. */
-static struct sequence *open_for(
-                struct warmup *w, enum stack stack, const struct subnet *subnet, int tokens) {
-	if (stack == STACK_ENCODER)
-		return sequence_open_source(w->workspace, subnet, has_pairs(w) ? 1 : 0, tokens);
-	if (!has_pairs(w))
-		return sequence_open(w->workspace, subnet, tokens);
-	struct sequence *s = sequence_open_source(w->workspace, subnet, tokens, 1);
-	if (s) {
-		int n = 0;
-		add_rows(w, STACK_ENCODER, &n, s, 0, 1);
-		step_run(w->workspace, w->rows, n);
-	}
-	return s;
-}
-
-/* How many texts of `tokens` tokens a step takes. */
-static int texts_in_a_step(const struct warmup *w, enum stack stack, int tokens) {
-	int most = w->limits->sequences < MOST_SEQUENCES ? w->limits->sequences : MOST_SEQUENCES;
-	int tiles = (tokens + KV_TILE - 1) / KV_TILE;
-	if (stack == STACK_ENCODER && workspace_source_tiles(w->workspace) / tiles < most)
-		most = workspace_source_tiles(w->workspace) / tiles;
-	return most;
-}
-
-/* One step of `rows` rows from position 0 on, in texts of at most `text` tokens; negative if the
- * pool cannot hold them. */
-static double texts_step_ms(struct warmup *w, enum stack stack, const struct subnet *subnet,
-                int rows, int text) {
-	struct sequence *open[MOST_SEQUENCES];
-	int most = texts_in_a_step(w, stack, text), texts = 0, n = 0;
-	double ms = -1;
-	for (int left = rows; left > 0 && texts < most; texts++) {
-		int count = left < text ? left : text;
-		open[texts] = open_for(w, stack, subnet, count);
-		if (!open[texts])
-			break;
-		left -= count;
-	}
-	for (int i = 0; i < texts; i++) {
-		int left = rows - n;
-		add_rows(w, stack, &n, open[i], 0, left < text ? left : text);
-	}
-	if (n == rows)
-		ms = run_ms(w, n);
-	while (texts > 0)
-		sequence_close(w->workspace, open[--texts]);
-	return ms;
-}
-
-/* Whether so many rows of a step are beams, most of the time. */
-static bool is_search(const struct warmup *w, enum stack stack, int rows) {
-	return has_pairs(w) && stack == STACK_DECODER && rows > 1 && rows <= MOST_SEQUENCES
-	                && rows <= w->limits->sequences;
-}
-
-/* One step of `rows` decoder rows as a search has them: each in a sequence of its own, every second
- * one forked just before. */
-static double beams_step_ms(struct warmup *w, const struct subnet *subnet, int rows) {
-	struct sequence *open[MOST_SEQUENCES] = { NULL };
-	int bases = (rows + 1) / 2, n = 0;
-	double ms = -1;
-	bool ready = true;
-	for (int i = 0; i < bases && ready; i++) {
-		open[i] = open_for(w, STACK_DECODER, subnet, 2);
-		ready = open[i] != NULL;
-	}
-	for (int i = 0; i < bases && ready; i++)
-		add_rows(w, STACK_DECODER, &n, open[i], 0, 1);
-	if (ready) {
-		run_ms(w, n);
-		int64_t before = clock_now_ns();
-		for (int i = bases; i < rows && ready; i++) {
-			open[i] = sequence_fork(w->workspace, open[i - bases], 2);
-			ready = open[i] != NULL;
-		}
-		n = 0;
-		for (int i = 0; i < rows && ready; i++)
-			add_rows(w, STACK_DECODER, &n, open[i], 1, 1);
-		if (ready)
-			step_run(w->workspace, w->rows, n);
-		ms = ready ? clock_ms(clock_now_ns() - before) : -1;
-	}
-	for (int i = 0; i < rows; i++)
-		sequence_close(w->workspace, open[i]);
-	return ms;
-}
-
-/* How long the texts of such a step are: a prompt fills the context. An encoder's texts are as long
- * as a sentence if so many fit, since what they attend to is to be told from what a row takes. */
-static int text_length(const struct warmup *w, enum stack stack, int rows) {
-	int context = stack_of(w, stack)->context, length = context;
-	if (stack == STACK_ENCODER)
-		length = SENTENCE;
-	while (length < context && length * texts_in_a_step(w, stack, length) < rows)
-		length *= 2;
-	length = length < context ? length : context;
-	return rows < length ? rows : length;
-}
-
-static double depth_step_ms(struct warmup *w, enum stack stack, int depth, int other, int rows) {
-	struct subnet subnet;
-	if (!subnet_at(w, stack, depth, other, &subnet))
-		return -1;
-	if (is_search(w, stack, rows))
-		return beams_step_ms(w, &subnet, rows);
-	return texts_step_ms(w, stack, &subnet, rows, text_length(w, stack, rows));
-}
-
 /* ---- layers ---- */
 
 /* The deep and the shallow depth take turns, so that a drift of the machine hits both. An encoder
@@ -240,30 +75,33 @@ static double depth_step_ms(struct warmup *w, enum stack stack, int depth, int o
 static void measure_point(struct warmup *w, enum stack stack, int point, double expected_ms,
                 struct cost_samples *samples) {
 	struct cost_points *points = &samples->stack[stack];
-	int layers = stack_of(w, stack)->layers, rows = cost_rows[point];
+	int layers = warmup_stack(w, stack)->layers, rows = cost_rows[point];
 	int deep = layers;
 	if (expected_ms > POINT_MS && layers > 2) {
 		deep = (int)(layers * POINT_MS / expected_ms);
 		deep = deep < 2 ? 2 : deep;
 	}
 	int shallow = deep > 1 ? 1 : deep;
-	int cross = has_pairs(w) && stack == STACK_ENCODER ? stack_of(w, STACK_DECODER)->layers : 0;
+	int cross = warmup_has_pairs(w) && stack == STACK_ENCODER
+	                ? warmup_stack(w, STACK_DECODER)->layers
+	                : 0;
 	/* The first run pays for what has not been touched yet. */
-	double first = depth_step_ms(w, stack, deep, 1, rows);
+	double first = warmup_depth_ms(w, stack, deep, 1, rows);
 	if (first < 0)
 		return;
 	struct runs low = { .n = 0 }, high = { .n = 0 }, crossed = { .n = 0 };
 	int runs = runs_for(first);
 	for (int i = 0; i < runs && (i == 0 || may_go_on(w)); i++) {
-		high.ms[high.n++] = depth_step_ms(w, stack, deep, 1, rows);
-		low.ms[low.n++] = depth_step_ms(w, stack, shallow, 1, rows);
-		double ms = cross > 1 ? depth_step_ms(w, stack, shallow, cross, rows) : -1;
+		high.ms[high.n++] = warmup_depth_ms(w, stack, deep, 1, rows);
+		low.ms[low.n++] = warmup_depth_ms(w, stack, shallow, 1, rows);
+		double ms = cross > 1 ? warmup_depth_ms(w, stack, shallow, cross, rows) : -1;
 		if (ms >= 0)
 			crossed.ms[crossed.n++] = ms;
 	}
 	points->deep[point] = deep;
 	points->shallow[point] = shallow;
-	points->text[point] = is_search(w, stack, rows) ? 2 : text_length(w, stack, rows);
+	points->text[point] =
+	                warmup_is_search(w, stack, rows) ? 2 : warmup_text_length(w, stack, rows);
 	points->deep_ms[point] = low_quantile(w, &high);
 	points->shallow_ms[point] = low_quantile(w, &low);
 	if (crossed.n > 0) {
@@ -281,8 +119,8 @@ static void measure_layers(struct warmup *w, enum stack stack, struct cost_sampl
 		/* At most in proportion to the rows of the point before. */
 		measure_point(w, stack, i, per_row * cost_rows[i], samples);
 		if (points->deep[i] > 0)
-			per_row = points->deep_ms[i] * stack_of(w, stack)->layers / points->deep[i]
-			                / cost_rows[i];
+			per_row = points->deep_ms[i] * warmup_stack(w, stack)->layers
+			                / points->deep[i] / cost_rows[i];
 	}
 }
 
@@ -324,14 +162,15 @@ static void measure_head(struct warmup *w, enum stack stack, struct cost_samples
 	for (int i = 0; i < COST_POINTS; i++) {
 		int n = cost_rows[i];
 		if (n > batch_max_logit_rows(w->batch) || n > MOST_SEQUENCES
-		                || (i > 0 && !may_go_on(w)) || depth_step_ms(w, stack, 1, 1, n) < 0)
+		                || (i > 0 && !may_go_on(w))
+		                || warmup_depth_ms(w, stack, 1, 1, n) < 0)
 			continue;
 		struct runs runs = { .n = 0 };
 		int most = MOST_RUNS;
 		for (int k = 0; k < most; k++) {
 			int64_t before = clock_now_ns();
 			const float *logits = step_logits(w->workspace, indices, n);
-			if (has_pairs(w))
+			if (warmup_has_pairs(w))
 				search(w, logits, n);
 			else if (stack == STACK_DECODER)
 				draw(w, logits, n);
@@ -351,7 +190,7 @@ static void measure_classes(struct warmup *w, struct cost_samples *samples) {
 		indices[i] = i;
 	if (rows > batch_max_logit_rows(w->batch))
 		rows = batch_max_logit_rows(w->batch);
-	if (depth_step_ms(w, STACK_ENCODER, 1, 0, rows) < 0)
+	if (warmup_depth_ms(w, STACK_ENCODER, 1, 0, rows) < 0)
 		return;
 	for (int k = 0; k < LEAST_RUNS; k++) {
 		int64_t before = clock_now_ns();
@@ -367,13 +206,13 @@ static void measure_classes(struct warmup *w, struct cost_samples *samples) {
  * it. */
 static struct sequence *filled(struct warmup *w, int depth, int length, int more) {
 	struct subnet subnet;
-	if (!subnet_at(w, STACK_DECODER, depth, 1, &subnet))
+	if (!warmup_subnet(w, STACK_DECODER, depth, 1, &subnet))
 		return NULL;
-	struct sequence *s = open_for(w, STACK_DECODER, &subnet, length + more);
+	struct sequence *s = warmup_open(w, STACK_DECODER, &subnet, length + more);
 	while (s && sequence_length(s) < length) {
 		int n = 0, at = sequence_length(s), left = length - at;
 		int most = w->limits->max_rows;
-		add_rows(w, STACK_DECODER, &n, s, at, left < most ? left : most);
+		warmup_add_rows(w, STACK_DECODER, &n, s, at, left < most ? left : most);
 		step_run(w->workspace, w->rows, n);
 	}
 	return s;
@@ -382,8 +221,8 @@ static struct sequence *filled(struct warmup *w, int depth, int length, int more
 /* A step of the sequence's next `rows` decoder rows. */
 static double next_rows_ms(struct warmup *w, struct sequence *s, int rows) {
 	int n = 0;
-	add_rows(w, STACK_DECODER, &n, s, sequence_length(s), rows);
-	return run_ms(w, n);
+	warmup_add_rows(w, STACK_DECODER, &n, s, sequence_length(s), rows);
+	return warmup_run_ms(w, n);
 }
 
 /* Single rows at the start of one sequence and at the end of another, in turns. */
@@ -410,12 +249,12 @@ static void measure_chunk_attention(
                 struct warmup *w, int depth, int far, int rows, struct cost_samples *samples) {
 	struct runs near_runs = { .n = 0 }, far_runs = { .n = 0 };
 	struct subnet subnet;
-	if (!subnet_at(w, STACK_DECODER, depth, 1, &subnet))
+	if (!warmup_subnet(w, STACK_DECODER, depth, 1, &subnet))
 		return;
 	for (int i = 0; i < LEAST_RUNS && may_go_on(w); i++) {
 		struct sequence *late = filled(w, depth, far, rows);
-		double early_ms = texts_step_ms(w, STACK_DECODER, &subnet, rows,
-		                text_length(w, STACK_DECODER, rows));
+		double early_ms = warmup_texts_ms(w, STACK_DECODER, &subnet, rows,
+		                warmup_text_length(w, STACK_DECODER, rows));
 		if (late && early_ms >= 0) {
 			far_runs.ms[far_runs.n++] = next_rows_ms(w, late, rows);
 			near_runs.ms[near_runs.n++] = early_ms;
@@ -442,7 +281,7 @@ static int measured_depth(const struct cost_points *points) {
 }
 
 static void measure_decoder_attention(struct warmup *w, struct cost_samples *samples) {
-	int context = stack_of(w, STACK_DECODER)->context, rows = CHUNK;
+	int context = warmup_stack(w, STACK_DECODER)->context, rows = CHUNK;
 	if (rows > w->limits->max_rows)
 		rows = w->limits->max_rows;
 	int far = context - rows - MOST_RUNS;
@@ -458,23 +297,23 @@ static void measure_decoder_attention(struct warmup *w, struct cost_samples *sam
 
 /* The same rows as one long text and as several short ones. */
 static void measure_encoder_attention(struct warmup *w, struct cost_samples *samples) {
-	int rows = stack_of(w, STACK_ENCODER)->context, texts = SHORT_TEXTS;
+	int rows = warmup_stack(w, STACK_ENCODER)->context, texts = SHORT_TEXTS;
 	int depth = measured_depth(&samples->stack[STACK_ENCODER]);
 	struct subnet subnet;
 	if (rows > w->limits->max_rows)
 		rows = w->limits->max_rows;
 	if (rows > LONG_TEXT)
 		rows = LONG_TEXT;
-	if (texts_in_a_step(w, STACK_ENCODER, 1) < texts)
-		texts = texts_in_a_step(w, STACK_ENCODER, 1);
-	if (texts < 2 || rows < texts || !subnet_at(w, STACK_ENCODER, depth, 1, &subnet))
+	if (warmup_texts_in_a_step(w, STACK_ENCODER, 1) < texts)
+		texts = warmup_texts_in_a_step(w, STACK_ENCODER, 1);
+	if (texts < 2 || rows < texts || !warmup_subnet(w, STACK_ENCODER, depth, 1, &subnet))
 		return;
 	int shorter = rows / texts;
 	rows = shorter * texts;
 	struct runs near_runs = { .n = 0 }, far_runs = { .n = 0 };
 	for (int i = 0; i < MOST_RUNS && may_go_on(w); i++) {
-		double near_ms = texts_step_ms(w, STACK_ENCODER, &subnet, rows, shorter);
-		double far_ms = texts_step_ms(w, STACK_ENCODER, &subnet, rows, rows);
+		double near_ms = warmup_texts_ms(w, STACK_ENCODER, &subnet, rows, shorter);
+		double far_ms = warmup_texts_ms(w, STACK_ENCODER, &subnet, rows, rows);
 		if (near_ms < 0 || far_ms < 0)
 			return;
 		near_runs.ms[near_runs.n++] = near_ms;
@@ -511,7 +350,7 @@ void warmup_measure(struct batch *b, const struct model *model, bool (*keep_goin
 		if (layer_bytes > 0)
 			ret_samples->stack[s].attend_share = 1024.0 * facts->stack[s].dim * 2
 			                * sizeof(float) / layer_bytes;
-		begin_part(&w, has_pairs(&w) ? TWO_STACKS_MS / 2 : LAYERS_MS);
+		begin_part(&w, warmup_has_pairs(&w) ? TWO_STACKS_MS / 2 : LAYERS_MS);
 		measure_layers(&w, (enum stack)s, ret_samples);
 	}
 	begin_part(&w, HEAD_MS);
