@@ -311,12 +311,14 @@ bool admission_check_budget(const struct admission *a, const struct admission_st
 }
 
 void admission_entry(const struct admission *a, const struct cost_model *cost,
-                const struct job *job, struct scheduler_entry *ret_entry, double *ret_prompt_ms) {
+                const struct job *job, struct scheduler_entry *ret_entry, double *ret_prompt_ms,
+                double *ret_answer_tokens) {
 	struct cost_work work;
 	struct cost_time time;
 	struct subnet subnet;
 	shallowest(a, job, &subnet);
-	admission_work(job, &subnet, admission_predict_tokens(job, cost), &work);
+	int tokens = admission_predict_tokens(job, cost);
+	admission_work(job, &subnet, tokens, &work);
 	cost_predict(cost, &a->limits, &idle, &work, &time);
 
 	double arrival = clock_ms(job->times.received_ns), due = INFINITY;
@@ -335,4 +337,5 @@ void admission_entry(const struct admission *a, const struct cost_model *cost,
 	entry.due_ms = due;
 	*ret_entry = entry;
 	*ret_prompt_ms = time.first_ms;
+	*ret_answer_tokens = (double)tokens * work.choices;
 }

@@ -57,9 +57,10 @@ bool admission_check_budget(const struct admission *a, const struct admission_st
 /* What a job runs at `subnet`; `output_tokens` of each choice. */
 void admission_work(const struct job *job, const struct subnet *subnet, int output_tokens,
                 struct cost_work *ret_work);
-/* Its place in the queue's order, and what its prompts take alone. */
+/* Its place in the queue's order, what its prompts take alone, and the tokens of all its answers. */
 void admission_entry(const struct admission *a, const struct cost_model *cost,
-                const struct job *job, struct scheduler_entry *ret_entry, double *ret_prompt_ms);
+                const struct job *job, struct scheduler_entry *ret_entry, double *ret_prompt_ms,
+                double *ret_answer_tokens);
 /* Its soft limits, `spent_ms` after it was received. */
 struct scheduler_budget admission_budget(const struct job *job, double spent_ms);
 

@@ -47,7 +47,7 @@ struct engine {
 	struct ticket *ended;   /* to be posted */
 	struct queue_sum waiting_sum;
 	struct queue_sum left; /* of the queue since the last publication */
-	double waiting_prompt_ms;
+	double waiting_prompt_ms, waiting_answer_tokens;
 	struct cost_model cost;
 	struct cost_history history;
 	double step_ms; /* predicted for the last step */

@@ -57,12 +57,13 @@ static void enter_queue(struct engine *engine, struct ticket *list) {
 	while (list) {
 		struct ticket *t = list;
 		list = t->next;
-		admission_entry(&engine->admission, &engine->cost, t->job, &t->entry,
-		                &t->prompt_ms);
+		admission_entry(&engine->admission, &engine->cost, t->job, &t->entry, &t->prompt_ms,
+		                &t->answer_tokens);
 		t->next = engine->waiting;
 		engine->waiting = t;
 		count_in(&engine->waiting_sum, t, 1);
 		engine->waiting_prompt_ms += t->prompt_ms;
+		engine->waiting_answer_tokens += t->answer_tokens;
 	}
 }
 
@@ -74,6 +75,8 @@ static struct ticket *leave_queue(struct engine *engine, struct ticket **at) {
 	count_in(&engine->waiting_sum, t, -1);
 	count_in(&engine->left, t, 1);
 	engine->waiting_prompt_ms = engine->waiting ? engine->waiting_prompt_ms - t->prompt_ms : 0;
+	engine->waiting_answer_tokens =
+	                engine->waiting ? engine->waiting_answer_tokens - t->answer_tokens : 0;
 	return t;
 }
 
@@ -310,7 +313,7 @@ static void count_tokens_left(const struct ticket *t, struct scheduler_queue *q)
 static double predicted_wait_ms(const struct engine *engine) {
 	struct scheduler_queue q = { .waiting = engine->waiting_sum.jobs,
 		.waiting_prompt_ms = engine->waiting_prompt_ms,
-		.waiting_tokens = (double)engine->waiting_sum.tokens,
+		.waiting_tokens = engine->waiting_answer_tokens,
 		.running = batch_sequences(engine->batch),
 		.slots = engine->admission.limits.sequences,
 		.shortest_tokens = 1e9,

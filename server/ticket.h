@@ -71,6 +71,7 @@ struct ticket {
 	/* engine thread */
 	struct scheduler_entry entry;     /* its place in the order */
 	double prompt_ms;                 /* predicted for its prompts, alone */
+	double answer_tokens;             /* predicted for all its answers */
 	enum error_code ending;           /* `cancel`, seen by the engine */
 	struct run_prompt *prompts;       /* [n_prompts] */
 	int n_beams;                      /* prompts that have one */

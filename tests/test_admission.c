@@ -144,6 +144,26 @@ TEST(a_translation_is_planned_by_its_source) {
 	close_all();
 }
 
+TEST(what_waits_is_counted_by_the_answers_that_are_expected) {
+	struct scheduler_entry entry;
+	double prompt_ms, tokens;
+	struct cost_model cost = { .fitted = true, .target_ratio = 1.5, .constant_ms = 2 };
+	open_with("tiny-mt-post", 100);
+	struct job *job =
+	                rig_job(&rig, REQUEST_COMPLETION, "{\"prompt\":[5,6,7,2],\"num_beams\":3}");
+	admission_entry(&admission, &cost, job, &entry, &prompt_ms, &tokens);
+	/* Three beams of 1.5 x 4 tokens, each step 2 ms. */
+	CHECK(tokens == 18 && prompt_ms == 2 && entry.service_ms == 12);
+	job_destroy(job);
+	close_all();
+	open_with("tiny-encoder", 0);
+	job = rig_job(&rig, REQUEST_CLASSIFY, "{\"head\":\"mnli\",\"input\":[[0,5,6,2],[0,7,2]]}");
+	admission_entry(&admission, &cost, job, &entry, &prompt_ms, &tokens);
+	CHECK(tokens == 0 && prompt_ms == 2 && entry.service_ms == 2);
+	job_destroy(job);
+	close_all();
+}
+
 /* ---- depth ---- */
 
 TEST(an_encoders_budget_chooses_its_depth) {
