@@ -155,10 +155,28 @@ static void draw(struct warmup *w, const float *logits, int n) {
 	}
 }
 
+/* The scores that most requests read: an adaptive softmax computes no others. */
+static struct logit_need usual_need(const struct warmup *w) {
+	const struct generation_defaults *defaults = &w->model->defaults;
+	struct logit_need need = { .top = -1, .target = -1 };
+	if (warmup_has_pairs(w))
+		need.top = BEAM_TOP;
+	else if (defaults->repetition_penalty != 1)
+		need.top = -1;
+	else if (defaults->temperature == 0)
+		need.top = 1;
+	else if (defaults->top_k > 0)
+		need.top = defaults->top_k;
+	return need;
+}
+
 static void measure_head(struct warmup *w, enum stack stack, struct cost_samples *samples) {
 	int indices[MOST_SEQUENCES];
-	for (int i = 0; i < MOST_SEQUENCES; i++)
+	struct logit_need needs[MOST_SEQUENCES];
+	for (int i = 0; i < MOST_SEQUENCES; i++) {
 		indices[i] = i;
+		needs[i] = usual_need(w);
+	}
 	for (int i = 0; i < COST_POINTS; i++) {
 		int n = cost_rows[i];
 		if (n > batch_max_logit_rows(w->batch) || n > MOST_SEQUENCES
@@ -169,7 +187,7 @@ static void measure_head(struct warmup *w, enum stack stack, struct cost_samples
 		int most = MOST_RUNS;
 		for (int k = 0; k < most; k++) {
 			int64_t before = clock_now_ns();
-			const float *logits = step_logits(w->workspace, indices, n);
+			const float *logits = step_logits_needed(w->workspace, indices, needs, n);
 			if (warmup_has_pairs(w))
 				search(w, logits, n);
 			else if (stack == STACK_DECODER)
