@@ -13,6 +13,21 @@
 
 /* Parts that both readers use. */
 
+static bool is_wordpiece(const struct tokenizer *t) {
+	return t->kind == &tokenizer_wordpiece;
+}
+
+static bool add_spelling(struct tokenizer *t, const char *spelling, size_t len, int64_t id,
+                char *err, size_t errlen) {
+	return is_wordpiece(t) ? wordpiece_add(t->vocab, spelling, len, id, err, errlen)
+	                       : vocab_add(t->vocab, spelling, len, id, err, errlen);
+}
+
+int32_t tokenizer_find_spelling(const struct tokenizer *t, const char *spelling, size_t len) {
+	return is_wordpiece(t) ? wordpiece_find(t->vocab, spelling, len)
+	                       : vocab_find(t->vocab, spelling, len);
+}
+
 bool tokenizer_read_vocab(struct tokenizer *t, const struct doc *object, const char *file,
                 char *err, size_t errlen) {
 	void *at = NULL;
@@ -27,7 +42,7 @@ bool tokenizer_read_vocab(struct tokenizer *t, const struct doc *object, const c
 			                doc_printable(spelling, name, sizeof name));
 			return false;
 		}
-		if (!vocab_add(t->vocab, spelling, strlen(spelling), id, why, sizeof why)) {
+		if (!add_spelling(t, spelling, strlen(spelling), id, why, sizeof why)) {
 			snprintf(err, errlen, "%s: %s", file, why);
 			return false;
 		}
@@ -42,7 +57,7 @@ bool tokenizer_read_vocab(struct tokenizer *t, const struct doc *object, const c
 bool tokenizer_add_token(struct tokenizer *t, const struct added_token *token, const char *file,
                 char *err, size_t errlen) {
 	char why[160];
-	int32_t known = vocab_find(t->vocab, token->text, token->len);
+	int32_t known = tokenizer_find_spelling(t, token->text, token->len);
 	const struct added_token *earlier = added_find_text(t->added, token->text, token->len);
 	bool ok = true;
 	if (known >= 0 && known != token->id) {
@@ -50,7 +65,10 @@ bool tokenizer_add_token(struct tokenizer *t, const struct added_token *token, c
 		                token->id, known);
 		ok = false;
 	} else if (known < 0 && !earlier) {
-		ok = vocab_add_text(t->vocab, token->text, token->len, token->id, why, sizeof why);
+		ok = is_wordpiece(t) ? wordpiece_add(
+		                     t->vocab, token->text, token->len, token->id, why, sizeof why)
+		                     : vocab_add_text(t->vocab, token->text, token->len, token->id,
+		                                     why, sizeof why);
 	}
 	ok = ok && added_add(t->added, token, why, sizeof why);
 	if (!ok)
@@ -77,11 +95,12 @@ bool tokenizer_put_around(struct tokenizer *t, struct tokenizer_around *around, 
 
 /* Opening. */
 
-static void destroy(struct tokenizer *t) {
+void tokenizer_destroy_parts(struct tokenizer *t) {
 	bpe_destroy(t->bpe);
 	vocab_destroy(t->vocab);
 	pretoken_destroy(t->pretoken);
 	added_destroy(t->added);
+	wordpiece_destroy(t->wordpiece);
 }
 
 static struct tokenizer *create(char *err, size_t errlen) {
@@ -103,7 +122,7 @@ static struct tokenizer *create(char *err, size_t errlen) {
 /* Seals the parts and checks what needs all of them. */
 static bool seal(struct tokenizer *t, const char *file, char *err, size_t errlen) {
 	char why[160];
-	if (!bpe_seal(t->bpe, &t->bpe_options, why, sizeof why)) {
+	if (t->bpe && !bpe_seal(t->bpe, &t->bpe_options, why, sizeof why)) {
 		snprintf(err, errlen, "%s: %s", file, why);
 		return false;
 	}
@@ -190,9 +209,24 @@ static struct tokenizer *open_folder(const char *dir, char *err, size_t errlen) 
 	return t;
 }
 
+static struct tokenizer *open_vocab_txt(const char *dir, char *err, size_t errlen) {
+	struct tokenizer_text vocab = { 0 }, config = { 0 }, map = { 0 };
+	bool read = tokenizer_read_text(dir, "vocab.txt", &vocab, err, errlen)
+	                && tokenizer_read_text(dir, "tokenizer_config.json", &config, err, errlen)
+	                && tokenizer_read_text(dir, "special_tokens_map.json", &map, err, errlen);
+	struct tokenizer *t = read ? create(err, errlen) : NULL;
+	read = t && tokenizer_read_vocab_txt(t, vocab, config, map, err, errlen);
+	free((char *)vocab.text);
+	free((char *)config.text);
+	free((char *)map.text);
+	return finish(t, read, "vocab.txt", err, errlen);
+}
+
 struct tokenizer *tokenizer_open_byte_level(const char *dir, char *err, size_t errlen) {
 	if (file_exists(dir, "tokenizer.json"))
 		return open_json(dir, err, errlen);
+	if (file_exists(dir, "vocab.txt") && !file_exists(dir, "vocab.json"))
+		return open_vocab_txt(dir, err, errlen);
 	return open_folder(dir, err, errlen);
 }
 
@@ -268,5 +302,5 @@ const struct tokenizer_kind tokenizer_byte_level = {
 	.bytes = bytes,
 	.stream_add = stream_add,
 	.stream_end = stream_end,
-	.destroy = destroy,
+	.destroy = tokenizer_destroy_parts,
 };

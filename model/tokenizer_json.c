@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reads tokenizer.json, the file of Hugging Face's tokenizers library, as far as it describes a
- * byte-level BPE. What would change the ids and cannot be honoured is refused by name; what cannot
+ * byte-level BPE or BERT's pieces of words. What would change the ids and cannot be honoured is refused by name; what cannot
  * change them (truncation, padding, offsets) is passed over.
  */
 #include <stdio.h>
@@ -109,16 +109,19 @@ static bool check_model(struct reading *in, const struct doc *model) {
 	return true;
 }
 
+static bool read_model_vocab(struct reading *in, const struct doc *model) {
+	const char *place = FILE_NAME ": model";
+	const struct doc *vocab = doc_get(model, "vocab");
+	if (doc_kind(vocab) != DOC_OBJECT)
+		return refuse(in, place, "vocab is not an object");
+	return tokenizer_read_vocab(in->t, vocab, place, in->err, in->errlen);
+}
+
 static bool read_model(struct reading *in, const struct doc *model) {
 	const char *place = FILE_NAME ": model";
 	if (doc_kind(model) != DOC_OBJECT)
 		return refuse(in, FILE_NAME, "model is missing");
-	if (!check_model(in, model))
-		return false;
-	const struct doc *vocab = doc_get(model, "vocab");
-	if (doc_kind(vocab) != DOC_OBJECT)
-		return refuse(in, place, "vocab is not an object");
-	if (!tokenizer_read_vocab(in->t, vocab, place, in->err, in->errlen))
+	if (!check_model(in, model) || !read_model_vocab(in, model))
 		return false;
 	struct doc_reader r = reader(in, model, place);
 	const char *unk = doc_read_string(&r, "unk_token", NULL);
@@ -361,17 +364,73 @@ static bool read_added(struct reading *in, const struct doc *list) {
 	return true;
 }
 
+/* BERT's. */
+
+/* The normalizer's options; the vocabulary is there. */
+static bool read_bert_options(
+                struct reading *in, const struct doc *root, struct wordpiece_options *options) {
+	const struct doc *model = doc_get(root, "model"), *normalizer = doc_get(root, "normalizer");
+	struct doc_reader n = reader(in, normalizer, FILE_NAME ": normalizer");
+	struct doc_reader m = reader(in, model, FILE_NAME ": model");
+	bool lower = doc_read_bool(&n, "lowercase", true);
+	*options = (struct wordpiece_options){
+		.clean = doc_read_bool(&n, "clean_text", true),
+		.chinese_apart = doc_read_bool(&n, "handle_chinese_chars", true),
+		.lower = lower,
+		.strip_accents = doc_read_bool(&n, "strip_accents", lower),
+		.max_word = (int)doc_read_int(&m, "max_input_chars_per_word", 1, 10000, 100),
+	};
+	const char *unk = doc_read_string(&m, "unk_token", "[UNK]");
+	const char *prefix = doc_read_string(&m, "continuing_subword_prefix", "##");
+	if (n.failed || m.failed)
+		return false;
+	if (strcmp(prefix, "##") != 0)
+		return refuse(in, m.file, "continuing_subword_prefix is not \"##\"");
+	options->unk = wordpiece_find(in->t->vocab, unk, strlen(unk));
+	return options->unk >= 0 || refuse(in, m.file, "unk_token is not in the vocabulary");
+}
+
+/* A step of the file that must be of BERT's type; `optional`: or absent. */
+static bool check_bert_step(struct reading *in, const struct doc *root, const char *key,
+                const char *type, bool optional) {
+	const struct doc *step = doc_get(root, key);
+	char place[60];
+	snprintf(place, sizeof place, FILE_NAME ": %s", key);
+	return (optional && absent(step)) || strcmp(type_of(step), type) == 0
+	                || refuse_type(in, place, type_of(step));
+}
+
+static bool read_bert(struct reading *in, const struct doc *root) {
+	struct wordpiece_options options;
+	char why[200];
+	in->t->kind = &tokenizer_wordpiece;
+	if (!check_bert_step(in, root, "normalizer", "BertNormalizer", false)
+	                || !check_bert_step(in, root, "pre_tokenizer", "BertPreTokenizer", false)
+	                || !check_bert_step(in, root, "decoder", "WordPiece", true)
+	                || !read_model_vocab(in, doc_get(root, "model"))
+	                || !read_bert_options(in, root, &options))
+		return false;
+	in->t->wordpiece = wordpiece_create(&options, why, sizeof why);
+	return in->t->wordpiece || refuse(in, FILE_NAME, why);
+}
+
+/* Byte-level BPE. */
+static bool read_bpe(struct reading *in, const struct doc *root) {
+	/* The bpe looks bytes up when it is made, added tokens only ever stand for themselves. */
+	return check_normalizer(in, doc_get(root, "normalizer"))
+	                && read_pre_tokenizer(in, doc_get(root, "pre_tokenizer"))
+	                && check_decoder(in, doc_get(root, "decoder"))
+	                && read_model(in, doc_get(root, "model"));
+}
+
 bool tokenizer_read_json(
                 struct tokenizer *t, struct tokenizer_text json, char *err, size_t errlen) {
 	struct reading in = { t, err, errlen };
 	struct doc *root = doc_parse(json.text, json.len, FILE_NAME, err, errlen);
 	if (!root)
 		return false;
-	/* The bpe looks bytes up when it is made, added tokens only ever stand for themselves. */
-	bool ok = check_normalizer(&in, doc_get(root, "normalizer"))
-	                && read_pre_tokenizer(&in, doc_get(root, "pre_tokenizer"))
-	                && check_decoder(&in, doc_get(root, "decoder"))
-	                && read_model(&in, doc_get(root, "model"))
+	bool bert = strcmp(type_of(doc_get(root, "model")), "WordPiece") == 0;
+	bool ok = (bert ? read_bert(&in, root) : read_bpe(&in, root))
 	                && read_added(&in, doc_get(root, "added_tokens"))
 	                && read_processor(&in, doc_get(root, "post_processor"), false);
 	doc_free(root);

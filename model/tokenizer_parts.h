@@ -17,6 +17,7 @@
 #include "model/pretoken.h"
 #include "model/tokenizer.h"
 #include "model/vocab.h"
+#include "model/wordpiece.h"
 
 enum {
 	TOKENIZER_MAX_AROUND = 8,
@@ -67,7 +68,7 @@ struct tokenizer_kind {
 	void (*destroy)(struct tokenizer *t);
 };
 
-extern const struct tokenizer_kind tokenizer_byte_level, tokenizer_fairseq;
+extern const struct tokenizer_kind tokenizer_byte_level, tokenizer_wordpiece, tokenizer_fairseq;
 
 struct tokenizer {
 	const struct tokenizer_kind *kind;
@@ -89,6 +90,7 @@ struct tokenizer {
 	bool prefix_space; /* a stretch that does not begin with a space gets one */
 	struct bpe_options bpe_options;
 
+	struct wordpiece *wordpiece; /* BERT's, with `vocab` and `added` */
 	struct fairseq *fairseq;
 };
 
@@ -96,6 +98,8 @@ struct tokenizer {
  * A tokenizer of this kind with nothing in it; NULL with a sentence. free() is not enough, close it.
  */
 struct tokenizer *tokenizer_create(const struct tokenizer_kind *kind, char *err, size_t errlen);
+/* Frees everything but what is fairseq's. */
+void tokenizer_destroy_parts(struct tokenizer *t);
 /* Makes the bits of special ids, all clear, once `size` is known. False with a sentence. */
 bool tokenizer_make_special(struct tokenizer *t, char *err, size_t errlen);
 void tokenizer_mark_special(struct tokenizer *t, int32_t id);
@@ -124,6 +128,11 @@ struct tokenizer_folder {
 bool tokenizer_read_folder(struct tokenizer *t, const struct tokenizer_folder *folder, char *err,
                 size_t errlen);
 
+/* Reads vocab.txt and what goes with it; the last two may be absent. */
+bool tokenizer_read_vocab_txt(struct tokenizer *t, struct tokenizer_text vocab,
+                struct tokenizer_text config, struct tokenizer_text special_map, char *err,
+                size_t errlen);
+
 /* A whole byte-level tokenizer from the contents of files; NULL with a sentence. */
 struct tokenizer *tokenizer_parse_json(struct tokenizer_text json, char *err, size_t errlen);
 struct tokenizer *tokenizer_parse_folder(
@@ -144,6 +153,9 @@ bool tokenizer_read_merges(struct tokenizer *t, struct tokenizer_text text, cons
  */
 bool tokenizer_add_token(struct tokenizer *t, const struct added_token *token, const char *file,
                 char *err, size_t errlen);
+
+/* The id of a token as files spell it, or -1. */
+int32_t tokenizer_find_spelling(const struct tokenizer *t, const char *spelling, size_t len);
 
 /* Appends an id to `around`; false with a sentence if it is unknown or they are too many. */
 bool tokenizer_put_around(struct tokenizer *t, struct tokenizer_around *around, int64_t id,

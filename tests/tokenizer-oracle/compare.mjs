@@ -130,6 +130,50 @@ function compareGpt2() {
 	compareJson("merges out of order", tokenizerJson(gpt2, { model: { merges: shuffled(gpt2.merges) } }), odd.slice(0, 2000));
 }
 
+// Every character of `texts` alone and going on, and some longer pieces.
+function bertVocabulary(texts) {
+	const pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+	const characters = new Set(texts.flatMap((text) =>
+		[...text, ...text.toLowerCase(), ...text.normalize("NFD").toLowerCase()]));
+	let state = SEED;
+	for (const c of characters) {
+		state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+		if (/[\s\0]/u.test(c) || state % 11 === 0)
+			continue;
+		pieces.push(c);
+		if (state % 13 !== 0)
+			pieces.push(`##${c}`);
+	}
+	for (const word of ["the", "th", "wor", "ing", "er", "en", "ab", "12", "un", "re", "hello", "über", "uber"])
+		pieces.push(word, `##${word}`);
+	return Object.fromEntries([...new Set(pieces)].map((piece, id) => [piece, id]));
+}
+
+function compareBert() {
+	// The oracle looks for Chinese characters by UTF-16 units and misses those beyond U+FFFF; it knows a final
+	// sigma, which BERT does not; and it has letters and marks that are newer than Unicode 14.
+	const texts = [...strings(COUNT, SEED + 3, ["[MASK]", "[UNK]"]), ...everyCodePoint().slice(0, 50)]
+		.filter((text) => known(text) && !/[\u{20000}-\u{2fa1f}\u03a3\u1b4e\u1b4f\u1b7f]/u.test(text));
+	const vocab = bertVocabulary(texts);
+	const added_tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map((token) => addedToken(token, vocab[token]));
+	const post_processor = { type: "BertProcessing", sep: ["[SEP]", vocab["[SEP]"]], cls: ["[CLS]", vocab["[CLS]"]] };
+	for (const [name, options] of Object.entries({
+		"bert uncased": { lowercase: true, strip_accents: null },
+		"bert cased": { lowercase: false, strip_accents: null },
+		"bert small letters with accents": { lowercase: true, strip_accents: false },
+		"bert without Chinese words": { lowercase: true, strip_accents: true, handle_chinese_chars: false },
+	}))
+		compareJson(name, {
+			version: "1.0", truncation: null, padding: null, added_tokens, post_processor,
+			normalizer: { type: "BertNormalizer", clean_text: true, handle_chinese_chars: true, ...options },
+			pre_tokenizer: { type: "BertPreTokenizer" },
+			decoder: { type: "WordPiece", prefix: "##", cleanup: true },
+			model: {
+				type: "WordPiece", unk_token: "[UNK]", continuing_subword_prefix: "##", max_input_chars_per_word: 100, vocab,
+			},
+		}, texts, true);
+}
+
 function compareFolder(folder) {
 	const vocabulary = folderVocabulary(folder);
 	const texts = strings(COUNT, SEED + 2, vocabulary.specials);
@@ -142,6 +186,7 @@ function compareFolder(folder) {
 
 try {
 	compareGpt2();
+	compareBert();
 	folders.forEach(compareFolder);
 } finally {
 	rmSync(scratch, { recursive: true });
