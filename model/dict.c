@@ -226,14 +226,22 @@ static bool read_lines(struct dict *d, const char *text, size_t len, const char 
 	return false;
 }
 
-struct dict *dict_parse(const char *text, size_t len, const char *file, char *err, size_t errlen) {
+struct dict *dict_create(void) {
 	struct dict *d = calloc(1, sizeof *d);
 	bool ok = d != NULL;
 	for (int i = 0; ok && i < DICT_SYMBOLS; i++)
 		ok = append(d, symbols[i], strlen(symbols[i]));
-	if (!ok)
+	if (ok)
+		return d;
+	dict_destroy(d);
+	return NULL;
+}
+
+struct dict *dict_parse(const char *text, size_t len, const char *file, char *err, size_t errlen) {
+	struct dict *d = dict_create();
+	if (!d)
 		snprintf(err, errlen, "%s: out of memory", file);
-	if (ok && read_lines(d, text, len, file, err, errlen))
+	else if (read_lines(d, text, len, file, err, errlen))
 		return d;
 	dict_destroy(d);
 	return NULL;

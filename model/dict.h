@@ -33,6 +33,9 @@ struct dict;
 struct dict *dict_parse(const char *text, size_t len, const char *file, char *err, size_t errlen);
 void dict_destroy(struct dict *d);
 
+/* A dictionary of the four symbols alone; NULL if memory ran out. */
+struct dict *dict_create(void);
+
 /* Appends a symbol after the last id, or finds it if it is there. Its id; -1: no memory or too long. */
 int32_t dict_add_symbol(struct dict *d, const char *symbol, size_t len);
 

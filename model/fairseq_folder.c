@@ -122,13 +122,10 @@ static bool read_symbols(struct reading *in) {
 	return true;
 }
 
-/* Specials: the three symbols that are no words, and those that are appended. */
-static bool mark_symbols(struct reading *in) {
-	struct tokenizer *t = in->t;
-	const struct doc *list = doc_get(in->root, "extra_symbols");
+bool fairseq_mark_symbols(struct tokenizer *t, char *err, size_t errlen) {
 	static const char *const symbols[] = { "<s>", "<pad>", "</s>" };
 	t->size = dict_size(t->fairseq->dict);
-	if (!tokenizer_make_special(t, in->err, in->errlen))
+	if (!tokenizer_make_special(t, err, errlen))
 		return false;
 	for (int32_t id = 0; id < DICT_UNK; id++) {
 		tokenizer_mark_special(t, id);
@@ -136,6 +133,14 @@ static bool mark_symbols(struct reading *in) {
 		tokenizer_mark_special(
 		                t, dict_find(t->fairseq->dict, symbols[id], strlen(symbols[id])));
 	}
+	return true;
+}
+
+static bool mark_symbols(struct reading *in) {
+	struct tokenizer *t = in->t;
+	const struct doc *list = doc_get(in->root, "extra_symbols");
+	if (!fairseq_mark_symbols(t, in->err, in->errlen))
+		return false;
 	for (size_t i = 0; i < doc_count(list); i++) {
 		size_t len;
 		const char *symbol = doc_as_string(doc_at(list, i), &len);
@@ -222,7 +227,8 @@ static bool read_codes(struct reading *in, const char *name) {
 	struct tokenizer_text text = { 0 };
 	if (!read_file(in, name, &text))
 		return false;
-	in->t->fairseq->subword = subword_parse(text.text, text.len, name, in->err, in->errlen);
+	in->t->fairseq->subword =
+	                subword_parse(text.text, text.len, name, false, in->err, in->errlen);
 	free((char *)text.text);
 	return in->t->fairseq->subword != NULL;
 }
@@ -316,7 +322,7 @@ static bool one_for_both(const struct settings *s) {
 	                && (!moses || strcmp(source, target) == 0);
 }
 
-static void measure(struct tokenizer *t) {
+void fairseq_measure(struct tokenizer *t) {
 	const struct fairseq *f = t->fairseq;
 	t->longest = dict_longest(f->dict) + 1; /* a space with each */
 	if (t->vocab && vocab_longest(t->vocab) > t->longest)
@@ -338,7 +344,7 @@ static bool read_folder(struct reading *in, bool target, bool *ret_same) {
 	if (!read_dict(in, dictionary) || !read_symbols(in) || !mark_symbols(in)
 	                || !read_bpe(in, &s) || !read_moses(in, &s, target) || !read_around(in, &s))
 		return false;
-	measure(in->t);
+	fairseq_measure(in->t);
 	return true;
 }
 

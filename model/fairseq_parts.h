@@ -25,4 +25,9 @@ struct fairseq {
 	int32_t *to_bytes; /* [dictionary's ids]: GPT-2's id, or -1 */
 };
 
+/* The size, and the bits of the three symbols that are no words; the dictionary is complete. */
+bool fairseq_mark_symbols(struct tokenizer *t, char *err, size_t errlen);
+/* How long tokens are; everything is there. */
+void fairseq_measure(struct tokenizer *t);
+
 #endif

@@ -44,7 +44,7 @@ static int32_t number_of(struct subword *s, const char *name, size_t len, const 
 }
 
 /* Adds the merge of one line; a sentence's end or NULL. */
-static const char *add_line(struct subword *s, const char *line, size_t len) {
+static const char *add_line(struct subword *s, const char *line, size_t len, bool counted) {
 	const char *space = memchr(line, ' ', len);
 	size_t left = space ? (size_t)(space - line) : len, right = space ? len - left - 1 : 0;
 	if (memchr(line, '\0', len))
@@ -53,8 +53,13 @@ static const char *add_line(struct subword *s, const char *line, size_t len) {
 		return "is not UTF-8";
 	if (left == 0 || right == 0)
 		return "is not two symbols and a space";
-	if (memchr(space + 1, ' ', right))
+	const char *third = memchr(space + 1, ' ', right);
+	if (third && !counted)
 		return "has more than two columns (only subword-nmt's codes are supported)";
+	if (third)
+		right = (size_t)(third - space) - 1;
+	if (right == 0)
+		return "is not two symbols and a space";
 	if (left > VOCAB_MAX_TOKEN || right > VOCAB_MAX_TOKEN - left)
 		return "makes a symbol of more than 16384 bytes";
 	char both[VOCAB_MAX_TOKEN];
@@ -88,12 +93,14 @@ static bool read_version(struct subword *s, const char *text, size_t len, size_t
 	return s->own_end || (end - n == 3 && memcmp(text + n, "0.2", 3) == 0);
 }
 
-static bool read_lines(struct subword *s, const char *text, size_t len, const char *file, char *err,
-                size_t errlen) {
+static bool read_lines(struct subword *s, const char *text, size_t len, const char *file,
+                bool counted, char *err, size_t errlen) {
 	while (len > 0 && text[len - 1] == '\n')
 		len--;
 	size_t i, number = 1;
-	if (!read_version(s, text, len, &i)) {
+	if (counted)
+		i = 0;
+	else if (!read_version(s, text, len, &i)) {
 		snprintf(err, errlen, "%s: the version is neither 0.1 nor 0.2", file);
 		return false;
 	}
@@ -102,7 +109,7 @@ static bool read_lines(struct subword *s, const char *text, size_t len, const ch
 		size_t n = newline ? (size_t)(newline - text) - i : len - i, end = n;
 		while (end > 0 && (text[i + end - 1] == '\r' || text[i + end - 1] == ' '))
 			end--;
-		const char *wrong = add_line(s, text + i, end);
+		const char *wrong = add_line(s, text + i, end, counted);
 		if (wrong) {
 			snprintf(err, errlen, "%s: line %zu %s", file, number, wrong);
 			return false;
@@ -115,8 +122,8 @@ static bool read_lines(struct subword *s, const char *text, size_t len, const ch
 	return false;
 }
 
-struct subword *subword_parse(
-                const char *text, size_t len, const char *file, char *err, size_t errlen) {
+struct subword *subword_parse(const char *text, size_t len, const char *file, bool counted,
+                char *err, size_t errlen) {
 	struct subword *s = calloc(1, sizeof *s);
 	if (s) {
 		s->names = vocab_create();
@@ -124,7 +131,7 @@ struct subword *subword_parse(
 	}
 	if (!s || !s->names || !s->merges)
 		snprintf(err, errlen, "%s: out of memory", file);
-	else if (read_lines(s, text, len, file, err, errlen))
+	else if (read_lines(s, text, len, file, counted, err, errlen))
 		return s;
 	subword_destroy(s);
 	return NULL;

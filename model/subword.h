@@ -15,9 +15,12 @@
 
 struct subword;
 
-/* Reads text[0..len), the contents of `file` (which the sentence names). */
-struct subword *subword_parse(
-                const char *text, size_t len, const char *file, char *err, size_t errlen);
+/*
+ * Reads text[0..len), the contents of `file` (which the sentence names). `counted`: lines have a third
+ * column, which does not matter, and there is no version (it is 0.2): fastBPE's codes.
+ */
+struct subword *subword_parse(const char *text, size_t len, const char *file, bool counted,
+                char *err, size_t errlen);
 void subword_destroy(struct subword *s);
 
 /*

@@ -55,6 +55,8 @@ bool tokenizer_read_text(const char *dir, const char *name, struct tokenizer_tex
 struct tokenizer *tokenizer_open(const char *dir, char *err, size_t errlen) {
 	if (file_exists(dir, TOKENIZER_FAIRSEQ_FILE))
 		return tokenizer_open_fairseq(dir, false, err, errlen);
+	if (file_exists(dir, TOKENIZER_FSMT_FILE))
+		return tokenizer_open_fsmt(dir, false, err, errlen);
 	return tokenizer_open_byte_level(dir, err, errlen);
 }
 
@@ -63,6 +65,8 @@ struct tokenizer *tokenizer_open_target(const char *dir, char *err, size_t errle
 		err[0] = '\0';
 	if (file_exists(dir, TOKENIZER_FAIRSEQ_FILE))
 		return tokenizer_open_fairseq(dir, true, err, errlen);
+	if (file_exists(dir, TOKENIZER_FSMT_FILE))
+		return tokenizer_open_fsmt(dir, true, err, errlen);
 	return NULL;
 }
 

@@ -113,6 +113,9 @@ struct tokenizer *tokenizer_open_byte_level(const char *dir, char *err, size_t e
 /* `target`: the tokenizer of answers; NULL with an empty sentence if the folder has only one. */
 struct tokenizer *tokenizer_open_fairseq(const char *dir, bool target, char *err, size_t errlen);
 #define TOKENIZER_FAIRSEQ_FILE "fathom_tokenizer.json"
+/* The same for the files of Hugging Face's FSMT. */
+struct tokenizer *tokenizer_open_fsmt(const char *dir, bool target, char *err, size_t errlen);
+#define TOKENIZER_FSMT_FILE "vocab-src.json"
 
 /* Reads tokenizer.json. */
 bool tokenizer_read_json(struct tokenizer *t, struct tokenizer_text json, char *err, size_t errlen);

@@ -32,7 +32,7 @@ static void read_fairseq(const uint8_t *data, size_t size) {
 	char err[400] = "";
 	struct tokenizer_text dict = take(&data, &size), codes = take(&data, &size);
 	struct dict *d = dict_parse(dict.text, dict.len, "dict.txt", err, sizeof err);
-	struct subword *s = subword_parse(codes.text, codes.len, "codes", err, sizeof err);
+	struct subword *s = subword_parse(codes.text, codes.len, "codes", false, err, sizeof err);
 	struct text line = { 0 }, words = { 0 }, cut = { 0 };
 	struct merges_scratch scratch = { 0 };
 	if (!moses)

@@ -520,6 +520,37 @@ TEST(answers_have_a_tokenizer_of_their_own_where_there_are_two_dictionaries) {
 	CHECK_STR(err, "");
 }
 
+/* Hugging Face's FSMT. */
+
+TEST(fsmt_folders_are_read_as_fairseq_would) {
+	char err[400];
+	toy_make();
+	toy_print("tokenizer_config.json", "{\"langs\":[\"en\",\"de\"],\"do_lower_case\":false}");
+	toy_print("vocab-src.json",
+	                "{\"<s>\":0,\"<pad>\":1,\"</s>\":2,\"<unk>\":3,\"lo\":4,\"w</w>\":5,"
+	                "\"low</w>\":6,\"&apos;s</w>\":7}");
+	toy_print("vocab-tgt.json",
+	                "{\"<s>\":0,\"<pad>\":1,\"</s>\":2,\"<unk>\":3,\"w</w>\":4,\"lo\":5}");
+	toy_print("merges.txt",
+	                "l o 9\nlo w</w> 8\n& a 7\n&a p 6\n&ap o 5\n&apo s 4\n&apos ; 3\n"
+	                "&apos; s</w> 2\n");
+	struct tokenizer *t = toy_open();
+	encodes_to(t, "low's loxw w", true, "6 7 4 3 5 5 2");
+	streams_to(t, (int32_t[]){ 4, 5, 7, 6, 2 }, 5, "low's low");
+	tokenizer_close(t);
+	t = tokenizer_open_target(toy_path(), err, sizeof err);
+	CHECK(t);
+	encodes_to(t, "w", false, "4");
+	streams_to(t, (int32_t[]){ 5, 4 }, 2, "low");
+	tokenizer_close(t);
+	toy_print("vocab-src.json", "{\"<s>\":0,\"<pad>\":1,\"</s>\":2,\"<unk>\":3,\"lo\":5}");
+	toy_refused("vocab-src.json: the ids are not 0, 1, 2");
+	toy_print("vocab-src.json", "{\"<s>\":1,\"<pad>\":0,\"</s>\":2,\"<unk>\":3,\"lo\":4}");
+	toy_refused("vocab-src.json: token 0 is not one of fairseq's");
+	toy_print("tokenizer_config.json", "{\"langs\":[\"en\"]}");
+	toy_refused("langs is not two languages");
+}
+
 /* What fairseq itself made of texts, where the fixtures are there. */
 
 static const char *shared(const char *name) {
