@@ -52,11 +52,18 @@ bool tokenizer_read_text(const char *dir, const char *name, struct tokenizer_tex
 	return text->text != NULL;
 }
 
+static bool has_pieces(const char *dir) {
+	return file_exists(dir, TOKENIZER_MARIAN_FILE)
+	                || (file_exists(dir, TOKENIZER_M2M_FILE) && file_exists(dir, "vocab.json"));
+}
+
 struct tokenizer *tokenizer_open(const char *dir, char *err, size_t errlen) {
 	if (file_exists(dir, TOKENIZER_FAIRSEQ_FILE))
 		return tokenizer_open_fairseq(dir, false, err, errlen);
 	if (file_exists(dir, TOKENIZER_FSMT_FILE))
 		return tokenizer_open_fsmt(dir, false, err, errlen);
+	if (has_pieces(dir))
+		return tokenizer_open_pieces(dir, false, err, errlen);
 	return tokenizer_open_byte_level(dir, err, errlen);
 }
 
@@ -67,6 +74,8 @@ struct tokenizer *tokenizer_open_target(const char *dir, char *err, size_t errle
 		return tokenizer_open_fairseq(dir, true, err, errlen);
 	if (file_exists(dir, TOKENIZER_FSMT_FILE))
 		return tokenizer_open_fsmt(dir, true, err, errlen);
+	if (file_exists(dir, TOKENIZER_MARIAN_FILE))
+		return tokenizer_open_pieces(dir, true, err, errlen);
 	return NULL;
 }
 
@@ -134,7 +143,10 @@ bool tokenizer_encode_input(const struct tokenizer *t, const struct tokenizer_in
 	if (input->pair) {
 		ok = encode_pair(t, input, &ids, &second);
 	} else {
-		ok = (!special || put_around(&ids, &t->before))
+		bool start = special
+		                && !(t->kind->has_start
+		                                && t->kind->has_start(t, input->text, input->len));
+		ok = (!start || put_around(&ids, &t->before))
 		                && t->kind->encode(t, input->text, input->len, input->pretokenized,
 		                                &ids)
 		                && (!special || put_around(&ids, &t->after));

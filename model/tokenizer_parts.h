@@ -55,6 +55,8 @@ bool tokenizer_put(struct tokenizer_ids *ids, int32_t id);
 
 /* What differs between the kinds of tokenizer. */
 struct tokenizer_kind {
+	/* Whether the text brings the symbols that add_special puts before one; NULL: never. */
+	bool (*has_start)(const struct tokenizer *t, const char *text, size_t len);
 	/* Appends the ids of a text, without those that add_special adds. */
 	bool (*encode)(const struct tokenizer *t, const char *text, size_t len, bool pretokenized,
 	                struct tokenizer_ids *ids);
@@ -68,7 +70,8 @@ struct tokenizer_kind {
 	void (*destroy)(struct tokenizer *t);
 };
 
-extern const struct tokenizer_kind tokenizer_byte_level, tokenizer_wordpiece, tokenizer_fairseq;
+extern const struct tokenizer_kind tokenizer_byte_level, tokenizer_wordpiece, tokenizer_fairseq,
+                tokenizer_pieces;
 
 struct tokenizer {
 	const struct tokenizer_kind *kind;
@@ -92,6 +95,10 @@ struct tokenizer {
 
 	struct wordpiece *wordpiece; /* BERT's, with `vocab` and `added` */
 	struct fairseq *fairseq;
+
+	/* Sentencepiece, with `vocab`. */
+	struct pieces *pieces;
+	int32_t unk;
 };
 
 /*
@@ -116,6 +123,10 @@ struct tokenizer *tokenizer_open_fairseq(const char *dir, bool target, char *err
 /* The same for the files of Hugging Face's FSMT. */
 struct tokenizer *tokenizer_open_fsmt(const char *dir, bool target, char *err, size_t errlen);
 #define TOKENIZER_FSMT_FILE "vocab-src.json"
+/* The same for sentencepiece folders of Marian and M2M-100. */
+struct tokenizer *tokenizer_open_pieces(const char *dir, bool target, char *err, size_t errlen);
+#define TOKENIZER_MARIAN_FILE "source.spm"
+#define TOKENIZER_M2M_FILE "sentencepiece.bpe.model"
 
 /* Reads tokenizer.json. */
 bool tokenizer_read_json(struct tokenizer *t, struct tokenizer_text json, char *err, size_t errlen);

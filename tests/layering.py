@@ -24,6 +24,7 @@ LIBRARIES = {  # header: the files that may see it, as patterns over the path, a
     "microhttpd.h": (r"server/[^/]+\.c", 1),
     "cblas.h": (r"model/ops_blas\.c", 1),
     "pcre2.h": (r"model/pattern\.c", 1),
+    "sentencepiece_processor.h": (r"model/pieces\.cc", 1),
     "uv.h": (r"server/.*|cli/bench[^/]*|bench/.*", None),
     "jansson.h": (r"proto/.*|config/.*|model/doc\.c|tests/.*", None),
 }
@@ -32,7 +33,7 @@ LEAF_CALLS = re.compile(
     r"\b(printf|puts|putchar|perror|syslog|vprintf|clock_gettime|gettimeofday|time|clock|exit|abort)\s*\("
     r"|\b(stdout|stderr)\b")
 UNFINISHED = re.compile(r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "X" * 3]) + r")\b")
-SOURCES = (".c", ".h", ".py", ".mjs", ".js", ".sh", ".build", ".yaml", ".html")
+SOURCES = (".c", ".h", ".cc", ".py", ".mjs", ".js", ".sh", ".build", ".yaml", ".html")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 750, 120
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.MULTILINE)
 NOT_CODE = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)
@@ -58,7 +59,7 @@ def blank(text):
 
 
 def is_c(path):
-    return path.endswith((".c", ".h"))
+    return path.endswith((".c", ".h", ".cc"))
 
 
 def includes(text):

@@ -9,8 +9,9 @@
 static char folder[160];
 static const char *const names[] = { "tokenizer.json", "vocab.json", "merges.txt",
 	"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json",
-	"vocab.txt", "vocab-src.json", "vocab-tgt.json", "fathom_tokenizer.json", "dict.txt",
-	"dict.tgt.txt", "codes", "encoder.json", "vocab.bpe" };
+	"vocab.txt", "source.spm", "target.spm", "sentencepiece.bpe.model", "vocab-src.json",
+	"vocab-tgt.json", "fathom_tokenizer.json", "dict.txt", "dict.tgt.txt", "codes",
+	"encoder.json", "vocab.bpe" };
 
 static void clear(void) {
 	char path[256];
