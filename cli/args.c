@@ -34,7 +34,8 @@ static bool take(const char *command, const struct arg *arg, const char *text) {
 	case ARG_NUMBER:
 		if (end == text || *end || errno || !(value >= arg->min && value <= arg->max)
 		                || (arg->kind == ARG_INT && value != floor(value)))
-			return refuse(command, "--%s takes a %snumber from %g to %g, not \"%s\"",
+			return refuse(command,
+			                "--%s takes a %snumber from %.10g to %.10g, not \"%s\"",
 			                arg->name, arg->kind == ARG_INT ? "whole " : "", arg->min,
 			                arg->max, text);
 		if (arg->kind == ARG_INT)
@@ -67,7 +68,7 @@ bool args_read(const char *command, const struct arg *args, int n_args, int argc
 			flags = false;
 			continue;
 		}
-		if (!flags || strncmp(text, "-", 1) != 0 || strcmp(text, "-") == 0) {
+		if (!flags || text[0] != '-' || strcmp(text, "-") == 0) {
 			if (*ret_words == max_words)
 				return refuse(command, "\"%s\" is one argument too many", text);
 			words[(*ret_words)++] = text;

@@ -15,6 +15,21 @@ struct list {
 	size_t errlen;
 };
 
+/* An encoder's depth that was not given: all of it. */
+enum { WHOLE = -1 };
+
+int depths_args(struct depth_options *o, struct arg *args) {
+	const struct arg list[DEPTHS_FLAGS] = {
+		{ "depth", ARG_TEXT, &o->depth, 0, 0 },
+		{ "rule", ARG_TEXT, &o->rule, 0, 0 },
+		{ "layers", ARG_TEXT, &o->layers, 0, 0 },
+		{ "decoder-layers", ARG_TEXT, &o->layers, 0, 0 },
+		{ "encoder-layers", ARG_TEXT, &o->encoder_layers, 0, 0 },
+	};
+	memcpy(args, list, sizeof list);
+	return DEPTHS_FLAGS;
+}
+
 static bool has_two(const struct model *model) {
 	return model->facts.kind == KIND_SEQ2SEQ;
 }
@@ -43,21 +58,21 @@ static bool check(struct list *l, enum stack stack, long depth) {
 	if (depth >= 1 && depth <= layers)
 		return true;
 	snprintf(l->err, l->errlen, "depth %ld: the model's %s has 1 to %d layers", depth,
-	                stack == STACK_ENCODER ? "encoder" : "decoder", layers);
+	                depths_stack_name(stack), layers);
 	return false;
 }
 
-/* One depth; `encoder` 0: all of a seq2seq's. */
+/* One depth of the main stack; `encoder`: a seq2seq's other one, or WHOLE. */
 static bool add(struct list *l, long encoder, long depth) {
 	enum stack main = model_main_stack(l->model);
 	struct subnet subnet;
-	if (!check(l, main, depth) || (encoder && !check(l, STACK_ENCODER, encoder)))
+	if (!check(l, main, depth) || (encoder != WHOLE && !check(l, STACK_ENCODER, encoder)))
 		return false;
 	int depths[STACKS];
 	for (int s = 0; s < STACKS; s++)
 		depths[s] = layers_of(l->model, (enum stack)s);
 	depths[main] = (int)depth;
-	if (encoder)
+	if (encoder != WHOLE)
 		depths[STACK_ENCODER] = (int)encoder;
 	/* All layers are one plan, whatever the rule. */
 	bool all = true;
@@ -78,7 +93,7 @@ static bool add_all(struct list *l) {
 	for (int t = most; t >= 1; t--) {
 		bool ok = has_two(l->model) ? add(l, (encoder * t + most - 1) / most,
 		                          (decoder * t + most - 1) / most)
-		                            : add(l, 0, t);
+		                            : add(l, WHOLE, t);
 		if (!ok && l->rule != PLAN_RULE_TUNED)
 			return false;
 	}
@@ -98,12 +113,12 @@ static bool add_item(struct list *l, const char *item) {
 	if (strcmp(item, "all") == 0)
 		return add_all(l);
 	if (strcmp(item, "full") == 0)
-		return add(l, 0, model_layers(l->model));
+		return add(l, WHOLE, model_layers(l->model));
 	long first = strtol(item, &end, 10);
 	if (end == item)
 		return bad_item(l, item);
 	if (*end == '\0')
-		return add(l, 0, first);
+		return add(l, WHOLE, first);
 	if (*end == 'x' && has_two(l->model)) {
 		char *after;
 		long second = strtol(end + 1, &after, 10);
@@ -118,7 +133,7 @@ static bool add_item(struct list *l, const char *item) {
 		return bad_item(l, item);
 	long step = last >= first ? 1 : -1;
 	for (long d = first;; d += step) {
-		if (!add(l, 0, d))
+		if (!add(l, WHOLE, d))
 			return false;
 		if (d == last)
 			return true;
@@ -168,6 +183,8 @@ static bool add_layers(struct list *l, const struct depth_options *o) {
 static bool add_list(struct list *l, const char *text) {
 	char *copy = strdup(text), *rest = copy, *item;
 	bool ok = copy != NULL;
+	if (!ok)
+		snprintf(l->err, l->errlen, "memory ran out");
 	while (ok && (item = strsep(&rest, ",")))
 		ok = add_item(l, item);
 	free(copy);
@@ -208,22 +225,41 @@ void depths_name(const struct subnet *subnet, char *name, size_t size) {
 
 void depths_list(const struct plan *plan, const char *separator, char *text, size_t size) {
 	size_t n = 0;
-	int last = plan->depth > 0 ? plan->layers[plan->depth - 1] : 0;
 	text[0] = '\0';
-	if (plan->depth > 2 && last - plan->layers[0] == plan->depth - 1
-	                && strcmp(separator, " ") == 0) {
-		snprintf(text, size, "%d-%d", plan->layers[0], last);
-		return;
-	}
 	for (int i = 0; i < plan->depth && n + 8 < size; i++)
 		n += (size_t)snprintf(
 		                text + n, size - n, "%s%d", i ? separator : "", plan->layers[i]);
 }
 
+/* A run of three or more as "0-11". */
+static void list_short(const struct plan *plan, char *text, size_t size) {
+	const int16_t *layers = plan->layers;
+	const int depth = plan->depth;
+	if (depth > 2 && layers[depth - 1] - layers[0] == depth - 1)
+		snprintf(text, size, "%d-%d", layers[0], layers[depth - 1]);
+	else
+		depths_list(plan, " ", text, size);
+}
+
+void depths_layers(const struct subnet *subnet, char *text, size_t size) {
+	char encoder[MAX_LAYERS * 5], decoder[MAX_LAYERS * 5];
+	list_short(&subnet->stack[STACK_ENCODER], encoder, sizeof encoder);
+	list_short(&subnet->stack[STACK_DECODER], decoder, sizeof decoder);
+	snprintf(text, size, "%s%s%s", encoder, encoder[0] && decoder[0] ? " | " : "", decoder);
+}
+
+const char *depths_stack_name(enum stack stack) {
+	return stack == STACK_ENCODER ? "encoder" : "decoder";
+}
+
+uint64_t depths_parameters(const struct facts *facts, const struct subnet *subnet) {
+	int depth[STACKS];
+	for (int s = 0; s < STACKS; s++)
+		depth[s] = subnet->stack[s].depth;
+	return facts_parameters(facts, depth);
+}
+
 void depths_put(struct buffer *b, const struct subnet *subnet, enum depths_what what) {
-	static const char *const names[] = {
-		[STACK_ENCODER] = "encoder", [STACK_DECODER] = "decoder"
-	};
 	bool two = subnet->stack[STACK_ENCODER].depth && subnet->stack[STACK_DECODER].depth;
 	const char *comma = "";
 	if (two)
@@ -234,7 +270,7 @@ void depths_put(struct buffer *b, const struct subnet *subnet, enum depths_what 
 		if (plan->depth == 0)
 			continue;
 		if (two)
-			buffer_printf(b, "%s\"%s\": ", comma, names[s]);
+			buffer_printf(b, "%s\"%s\": ", comma, depths_stack_name((enum stack)s));
 		comma = ", ";
 		depths_list(plan, ", ", text, sizeof text);
 		if (what == DEPTHS_LAYERS)

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "cli/args.h"
 #include "model/model.h"
 #include "proto/buffer.h"
 
@@ -15,6 +16,11 @@ struct depth_options {
 	const char *layers;         /* "0,2,4": one plan of the main stack */
 	const char *encoder_layers; /* the same for the encoder of a seq2seq */
 };
+
+enum { DEPTHS_FLAGS = 5, DEPTHS_TEXT = STACKS * (MAX_LAYERS * 5 + 3) };
+
+/* The flags for all of it, for args_read: DEPTHS_FLAGS of them, which is also returned. */
+int depths_args(struct depth_options *o, struct arg *args);
 
 /*
  * The subnets that the options ask for, in their order; free(*ret_subnets). Without any option:
@@ -26,8 +32,14 @@ bool depths_read(const struct model *model, const struct depth_options *options,
 
 /* "6", or "12x6" for two stacks. */
 void depths_name(const struct subnet *subnet, char *name, size_t size);
-/* The kept layers of one stack: "0 2 4", or "0-11" for a run of at least three. */
+/* The kept layers of one stack: "0,2,4" with the separator ",". `size` is at least MAX_LAYERS * 5. */
 void depths_list(const struct plan *plan, const char *separator, char *text, size_t size);
+/* As people read them: "0 2 4", "0-11" for a run of at least three, "0-11 | 0 2 4" for two stacks. */
+void depths_layers(const struct subnet *subnet, char *text, size_t size);
+/* "encoder", "decoder" */
+const char *depths_stack_name(enum stack stack);
+/* facts_parameters of the subnet. */
+uint64_t depths_parameters(const struct facts *facts, const struct subnet *subnet);
 
 enum depths_what { DEPTHS_KEPT, DEPTHS_OF, DEPTHS_LAYERS };
 

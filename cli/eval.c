@@ -13,6 +13,7 @@
 #include "cli/chart.h"
 #include "cli/cli.h"
 #include "cli/depths.h"
+#include "cli/output.h"
 #include "cli/task.h"
 #include "proto/buffer.h"
 
@@ -38,7 +39,8 @@ static const char usage[] =
                 "  --depth LIST           12,6,3 or 1..12 or all; encoder-decoders: 12x6,6x3\n"
                 "  --rule NAME            even, ends, prefix or tuned\n"
                 "  --layers LIST          exactly these layers; --encoder-layers LIST beside it\n"
-                "  --json FILE            results as JSON (- for standard output)\n"
+                "  --json FILE            results as JSON; - for standard output, and the\n"
+                "                         table then goes to standard error\n"
                 "  --svg FILE             a picture: quality against depth and milliseconds\n"
                 "  --save                 write quality.json into the model folder\n"
                 "  --output FILE          the translations; one depth only\n";
@@ -46,19 +48,14 @@ static const char usage[] =
 static bool read_options(struct options *o, int argc, char **argv, bool *ret_help) {
 	*o = (struct options){ .session = session_defaults, .task = task_defaults };
 	struct arg args[MOST_ARGS] = {
-		{ "depth", ARG_TEXT, &o->depths.depth, 0, 0 },
-		{ "rule", ARG_TEXT, &o->depths.rule, 0, 0 },
-		{ "layers", ARG_TEXT, &o->depths.layers, 0, 0 },
-		{ "decoder-layers", ARG_TEXT, &o->depths.layers, 0, 0 },
-		{ "encoder-layers", ARG_TEXT, &o->depths.encoder_layers, 0, 0 },
 		{ "json", ARG_TEXT, &o->json, 0, 0 },
 		{ "svg", ARG_TEXT, &o->svg, 0, 0 },
 		{ "save", ARG_FLAG, &o->save, 0, 0 },
 		{ "output", ARG_TEXT, &o->output, 0, 0 },
 	};
-	const int own = 9;
-	int n = own + task_args(&o->task, &o->session, args + own);
-	int words;
+	int words, n = 4;
+	n += depths_args(&o->depths, args + n);
+	n += task_args(&o->task, &o->session, args + n);
 	if (!args_read("eval", args, n, argc, argv, &o->session.model, 1, &words, ret_help))
 		return false;
 	if (*ret_help || (words == 1 && o->task.data))
@@ -87,50 +84,35 @@ static double ms_per_item(const struct result *r) {
 	return r->score.ms / (double)r->score.items;
 }
 
-static void print_head(const struct task *task, bool two) {
-	printf("%-7s %12s  %10s  %12s   %s\n", "depth", "parameters", task_metric(task), "ms per",
-	                two ? "layers (encoder | decoder)" : "layers");
-	printf("%-7s %12s  %10s  %12s\n", "", "", "", task_item(task));
+static void print_head(FILE *out, const struct task *task, bool two) {
+	fprintf(out, "%-7s %12s  %10s  %12s   %s\n", "depth", "parameters", task_metric(task),
+	                "ms per", two ? "layers (encoder | decoder)" : "layers");
+	fprintf(out, "%-7s %12s  %10s  %12s\n", "", "", "", task_item(task));
 }
 
-static void print_quality(const struct task *task, double quality) {
-	if (strcmp(task_metric(task), "accuracy") == 0)
-		printf("  %10.6f", quality);
-	else
-		printf("  %10.2f", quality);
-}
-
-static void print_result(const struct task *task, const struct result *r) {
-	char name[32], layers[MAX_LAYERS * 5];
+static void print_result(FILE *out, const struct task *task, const struct result *r) {
+	char name[32], layers[DEPTHS_TEXT];
+	const int digits = strcmp(task_metric(task), "accuracy") == 0 ? 6 : 2;
 	depths_name(&r->subnet, name, sizeof name);
-	printf("%-7s %12llu", name, (unsigned long long)r->parameters);
-	print_quality(task, r->score.quality);
-	printf("  %12.4f  ", ms_per_item(r));
-	for (int s = 0, shown = 0; s < STACKS; s++) {
-		if (r->subnet.stack[s].depth == 0)
-			continue;
-		depths_list(&r->subnet.stack[s], " ", layers, sizeof layers);
-		printf("%s %s", shown++ ? " |" : "", layers);
-	}
-	putchar('\n');
-	fflush(stdout);
+	depths_layers(&r->subnet, layers, sizeof layers);
+	fprintf(out, "%-7s %12llu  %10.*f  %12.4f   %s\n", name, (unsigned long long)r->parameters,
+	                digits, r->score.quality, ms_per_item(r), layers);
+	fflush(out);
 }
 
-static bool run_all(struct session *s, struct task *task, struct result *results, int n, char *err,
-                size_t errlen) {
+/* The table goes to `out`. */
+static bool run_all(struct session *s, struct task *task, struct result *results, int n, FILE *out,
+                char *err, size_t errlen) {
 	bool shows = isatty(STDERR_FILENO);
-	print_head(task, s->model->facts.kind == KIND_SEQ2SEQ);
+	print_head(out, task, s->model->facts.kind == KIND_SEQ2SEQ);
 	for (int i = 0; i < n; i++) {
 		char name[32];
 		depths_name(&results[i].subnet, name, sizeof name);
 		if (!task_run(task, &results[i].subnet, true, shows ? show_progress : NULL, name,
 		                    &results[i].score, err, errlen))
 			return false;
-		int depth[STACKS];
-		for (int k = 0; k < STACKS; k++)
-			depth[k] = results[i].subnet.stack[k].depth;
-		results[i].parameters = facts_parameters(&s->model->facts, depth);
-		print_result(task, &results[i]);
+		results[i].parameters = depths_parameters(&s->model->facts, &results[i].subnet);
+		print_result(out, task, &results[i]);
 	}
 	return true;
 }
@@ -166,22 +148,11 @@ static void put_results(struct buffer *b, const struct options *o, const struct 
 	buffer_puts(b, "\n  ]\n}\n");
 }
 
-static bool write_file(const char *path, const struct buffer *b, char *err, size_t errlen) {
-	FILE *out = strcmp(path, "-") == 0 ? stdout : fopen(path, "w");
-	bool ok = out && !b->failed && fwrite(b->data, 1, b->len, out) == b->len;
-	if (out && out != stdout)
-		ok = fclose(out) == 0 && ok;
-	if (!ok)
-		snprintf(err, errlen, "%s could not be written", path);
-	return ok;
-}
-
-static bool write_json(const struct options *o, const struct session *s, const struct task *task,
-                const struct result *results, int n, bool report, const char *path, char *err,
-                size_t errlen) {
+static bool write_report(const struct options *o, const struct session *s, const struct task *task,
+                const struct result *results, int n, char *err, size_t errlen) {
 	struct buffer b = { 0 };
-	put_results(&b, o, s, task, results, n, report);
-	bool ok = write_file(path, &b, err, errlen);
+	put_results(&b, o, s, task, results, n, true);
+	bool ok = output_write(o->json, &b, err, errlen);
 	buffer_finish(&b);
 	return ok;
 }
@@ -221,40 +192,58 @@ static bool write_svg(const struct options *o, const struct session *s, const st
 	return ok;
 }
 
-/* Into the model folder, so that /v1/depths shows it; replaced by rename. */
+/* Into the model folder, so that /v1/depths shows it. */
 static bool save_quality(const struct options *o, const struct session *s, const struct task *task,
                 const struct result *results, int n, char *err, size_t errlen) {
-	char path[4200], fresh[4200];
+	struct buffer b = { 0 };
+	char path[4200];
 	if (o->depths.layers || o->depths.encoder_layers || o->depths.rule) {
 		snprintf(err, errlen, "--save is for depths by the folder's own rule");
 		return false;
 	}
-	snprintf(path, sizeof path, "%s/quality.json", o->session.model);
-	snprintf(fresh, sizeof fresh, "%s/quality.json.new", o->session.model);
-	if (!write_json(o, s, task, results, n, false, fresh, err, errlen))
-		return false;
-	if (rename(fresh, path) == 0)
-		return true;
-	snprintf(err, errlen, "%.400s could not be replaced", path);
-	return false;
+	snprintf(path, sizeof path, "%.4096s/quality.json", o->session.model);
+	put_results(&b, o, s, task, results, n, false);
+	bool ok = output_replace(path, &b, err, errlen);
+	buffer_finish(&b);
+	return ok;
 }
 
 /* ---- all ---- */
+
+/* Opens --output, which needs translations of one depth. */
+static bool open_output(
+                struct options *o, const struct session *s, int n, char *err, size_t errlen) {
+	if (!o->output)
+		return true;
+	if (s->model->facts.kind != KIND_SEQ2SEQ || n != 1) {
+		snprintf(err, errlen, "--output takes the translations of one depth");
+		return false;
+	}
+	o->task.output = fopen(o->output, "w");
+	if (!o->task.output)
+		snprintf(err, errlen, "%s could not be written", o->output);
+	return o->task.output;
+}
+
+static bool close_output(struct options *o, char *err, size_t errlen) {
+	if (!o->task.output)
+		return true;
+	bool ok = !ferror(o->task.output);
+	ok = fclose(o->task.output) == 0 && ok;
+	if (!ok)
+		snprintf(err, errlen, "%s could not be written", o->output);
+	return ok;
+}
 
 static bool evaluate(struct options *o, struct session *s, char *err, size_t errlen) {
 	struct subnet *subnets = NULL;
 	struct result *results = NULL;
 	struct task *task = NULL;
+	/* Standard output is one thing or the other. */
+	FILE *table = o->json && strcmp(o->json, "-") == 0 ? stderr : stdout;
 	int n;
-	bool ok = depths_read(s->model, &o->depths, &subnets, &n, err, errlen);
-	if (ok && o->output && n != 1) {
-		snprintf(err, errlen, "--output takes the translations of one depth");
-		ok = false;
-	}
-	if (ok && o->output && !(o->task.output = fopen(o->output, "w"))) {
-		snprintf(err, errlen, "%s could not be written", o->output);
-		ok = false;
-	}
+	bool ok = depths_read(s->model, &o->depths, &subnets, &n, err, errlen)
+	                && open_output(o, s, n, err, errlen);
 	if (ok) {
 		results = calloc((size_t)n, sizeof *results);
 		task = results ? task_open(s, &o->task, err, errlen) : NULL;
@@ -262,12 +251,11 @@ static bool evaluate(struct options *o, struct session *s, char *err, size_t err
 	}
 	for (int i = 0; ok && i < n; i++)
 		results[i].subnet = subnets[i];
-	ok = ok && run_all(s, task, results, n, err, errlen);
-	ok = ok && (!o->json || write_json(o, s, task, results, n, true, o->json, err, errlen));
+	ok = ok && run_all(s, task, results, n, table, err, errlen);
+	ok = ok && (!o->json || write_report(o, s, task, results, n, err, errlen));
 	ok = ok && (!o->svg || write_svg(o, s, task, results, n, err, errlen));
 	ok = ok && (!o->save || save_quality(o, s, task, results, n, err, errlen));
-	if (o->task.output)
-		fclose(o->task.output);
+	ok = close_output(o, err, errlen) && ok;
 	task_close(task);
 	free(results);
 	free(subnets);

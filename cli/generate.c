@@ -382,10 +382,9 @@ static void describe_depth(const struct subnet *subnet, char *text, size_t size)
 
 /* "layers 0 2 4", of two stacks "layers 0-11 | 0 2 4". */
 static void describe_layers(const struct subnet *subnet, char *text, size_t size) {
-	char encoder[400], decoder[400];
-	depths_list(&subnet->stack[STACK_ENCODER], " ", encoder, sizeof encoder);
-	depths_list(&subnet->stack[STACK_DECODER], " ", decoder, sizeof decoder);
-	snprintf(text, size, "layers %s%s%s", encoder, encoder[0] ? " | " : "", decoder);
+	static const char word[] = "layers ";
+	memcpy(text, word, sizeof word);
+	depths_layers(subnet, text + strlen(word), size - strlen(word));
 }
 
 static bool print_columns(struct job *const *jobs, int n, const char *prompt, size_t len) {

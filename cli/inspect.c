@@ -36,17 +36,11 @@ static const char usage[] =
 
 static bool read_options(struct options *o, int argc, char **argv, bool *ret_help) {
 	memset(o, 0, sizeof *o);
-	const struct arg args[] = {
-		{ "depth", ARG_TEXT, &o->depths.depth, 0, 0 },
-		{ "rule", ARG_TEXT, &o->depths.rule, 0, 0 },
-		{ "layers", ARG_TEXT, &o->depths.layers, 0, 0 },
-		{ "decoder-layers", ARG_TEXT, &o->depths.layers, 0, 0 },
-		{ "encoder-layers", ARG_TEXT, &o->depths.encoder_layers, 0, 0 },
+	struct arg args[1 + DEPTHS_FLAGS] = {
 		{ "json", ARG_FLAG, &o->json, 0, 0 },
 	};
-	int words;
-	if (!args_read("inspect", args, sizeof args / sizeof *args, argc, argv, &o->model, 1,
-	                    &words, ret_help))
+	int words, n = 1 + depths_args(&o->depths, args + 1);
+	if (!args_read("inspect", args, n, argc, argv, &o->model, 1, &words, ret_help))
 		return false;
 	if (*ret_help || words == 1)
 		return true;
@@ -98,13 +92,6 @@ static size_t bytes_of(const struct sizes *sizes, const struct subnet *subnet) {
 	return bytes;
 }
 
-static uint64_t parameters_of(const struct facts *facts, const struct subnet *subnet) {
-	int depth[STACKS];
-	for (int s = 0; s < STACKS; s++)
-		depth[s] = subnet->stack[s].depth;
-	return facts_parameters(facts, depth);
-}
-
 static const char *main_dtype(const struct sizes *sizes) {
 	enum dtype most = DTYPE_F32;
 	for (enum dtype d = DTYPE_F32; d < DTYPE_OTHER; d++)
@@ -113,10 +100,6 @@ static const char *main_dtype(const struct sizes *sizes) {
 }
 
 /* ---- words ---- */
-
-static const char *const stack_names[] = {
-	[STACK_ENCODER] = "encoder", [STACK_DECODER] = "decoder"
-};
 
 static const char *kind_name(enum model_kind kind) {
 	static const char *const names[] = { [KIND_LM] = "language model",
@@ -167,7 +150,7 @@ static void print_model(const struct model *m, const struct sizes *sizes) {
 	printf("%s: %s, %s\n", m->name, facts_family_name(f->family), kind_name(f->kind));
 	for (int s = 0; s < STACKS; s++) {
 		if (f->stack[s].layers > 0)
-			print_stack(&f->stack[s], stack_names[s]);
+			print_stack(&f->stack[s], depths_stack_name((enum stack)s));
 	}
 	printf("  vocabulary %d, context %d, stored as %s\n", f->vocab, f->context,
 	                main_dtype(sizes));
@@ -211,23 +194,17 @@ static void print_rates(const struct subnet *subnet, char *text, size_t size) {
 
 static void print_row(const struct model *m, const struct sizes *sizes, const struct subnet *subnet,
                 bool explicit) {
-	char name[32], rates[40], quality[60] = "", layers[MAX_LAYERS * 5];
+	char name[32], rates[40], quality[60] = "", layers[DEPTHS_TEXT];
 	const struct depth_quality *q = explicit ? NULL : quality_of(m, subnet);
-	uint64_t parameters = parameters_of(&m->facts, subnet);
+	uint64_t parameters = depths_parameters(&m->facts, subnet);
 	depths_name(subnet, name, sizeof name);
 	print_rates(subnet, rates, sizeof rates);
 	if (q)
 		snprintf(quality, sizeof quality, "%s %.5g", q->metric, q->value);
-	printf("  %-7s %12llu %9.1f %9.1f   %-10s %-18s", name, (unsigned long long)parameters,
+	depths_layers(subnet, layers, sizeof layers);
+	printf("  %-7s %12llu %9.1f %9.1f   %-10s %-18s%s\n", name, (unsigned long long)parameters,
 	                (double)bytes_of(sizes, subnet) / (1 << 20),
-	                (double)parameters * sizeof(float) / (1 << 20), rates, quality);
-	for (int s = 0, shown = 0; s < STACKS; s++) {
-		if (subnet->stack[s].depth == 0)
-			continue;
-		depths_list(&subnet->stack[s], " ", layers, sizeof layers);
-		printf("%s%s", shown++ ? " | " : "", layers);
-	}
-	putchar('\n');
+	                (double)parameters * sizeof(float) / (1 << 20), rates, quality, layers);
 }
 
 static void print_text(const struct options *o, const struct model *m, const struct sizes *sizes,
@@ -240,7 +217,7 @@ static void print_text(const struct options *o, const struct model *m, const str
 	bool asked = o->depths.depth || explicit;
 	for (int i = 0; i < (asked ? n : 1); i++)
 		printf("num. model params: %llu\n",
-		                (unsigned long long)parameters_of(
+		                (unsigned long long)depths_parameters(
 		                                &m->facts, asked ? &subnets[i] : &full));
 	printf("\n  %-7s %12s %9s %9s   %-10s %-18s%s\n", "depth", "parameters", "MiB file",
 	                "MiB f32", "p*", m->n_quality ? "quality" : "", "layers");
@@ -267,14 +244,14 @@ static void print_json(const struct model *m, const struct sizes *sizes,
 	for (int s = 0; s < STACKS; s++) {
 		if (m->facts.stack[s].layers == 0)
 			continue;
-		buffer_printf(&b, ",\"%s\":", stack_names[s]);
+		buffer_printf(&b, ",\"%s\":", depths_stack_name((enum stack)s));
 		put_stack(&b, &m->facts.stack[s]);
 	}
 	buffer_printf(&b, ",\"vocab\":%d,\"context\":%d,\"depths\":[", m->facts.vocab,
 	                m->facts.context);
 	for (int i = 0; i < n; i++) {
 		buffer_printf(&b, "%s{\"parameters\":%llu,\"file_bytes\":%zu", i ? "," : "",
-		                (unsigned long long)parameters_of(&m->facts, &subnets[i]),
+		                (unsigned long long)depths_parameters(&m->facts, &subnets[i]),
 		                bytes_of(sizes, &subnets[i]));
 		for (int s = 0; s < STACKS; s++) {
 			const struct plan *plan = &subnets[i].stack[s];
@@ -284,8 +261,8 @@ static void print_json(const struct model *m, const struct sizes *sizes,
 			buffer_printf(&b,
 			                ",\"%s\":{\"depth\":%d,\"of\":%d,\"layers\":[%s],"
 			                "\"best_layerdrop\":%.4g}",
-			                stack_names[s], plan->depth, plan->of, text,
-			                best_rate(plan));
+			                depths_stack_name((enum stack)s), plan->depth, plan->of,
+			                text, best_rate(plan));
 		}
 		buffer_puts(&b, "}");
 	}
@@ -297,7 +274,7 @@ static void print_json(const struct model *m, const struct sizes *sizes,
 int inspect_main(int argc, char **argv) {
 	struct options o;
 	struct subnet *subnets = NULL;
-	char err[512] = "";
+	char err[512] = "memory ran out";
 	bool help, ok;
 	int n = 0;
 	if (!read_options(&o, argc, argv, &help))

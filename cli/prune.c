@@ -36,17 +36,11 @@ static const char usage[] =
 
 static bool read_options(struct options *o, int argc, char **argv, bool *ret_help) {
 	memset(o, 0, sizeof *o);
-	const struct arg args[] = {
+	struct arg args[1 + DEPTHS_FLAGS] = {
 		{ "out", ARG_TEXT, &o->out, 0, 0 },
-		{ "depth", ARG_TEXT, &o->depths.depth, 0, 0 },
-		{ "rule", ARG_TEXT, &o->depths.rule, 0, 0 },
-		{ "layers", ARG_TEXT, &o->depths.layers, 0, 0 },
-		{ "decoder-layers", ARG_TEXT, &o->depths.layers, 0, 0 },
-		{ "encoder-layers", ARG_TEXT, &o->depths.encoder_layers, 0, 0 },
 	};
-	int words;
-	if (!args_read("prune", args, sizeof args / sizeof *args, argc, argv, &o->model, 1, &words,
-	                    ret_help))
+	int words, n = 1 + depths_args(&o->depths, args + 1);
+	if (!args_read("prune", args, n, argc, argv, &o->model, 1, &words, ret_help))
 		return false;
 	const struct depth_options *d = &o->depths;
 	const char *missing = words != 1                                ? "the model folder is"
@@ -80,7 +74,9 @@ static bool new_name(const struct facts *facts, const struct subnet *subnet, con
 			long layer = family_layer_of(&table->stack[s], *p, name);
 			if (layer < 0)
 				continue;
-			int rank = plan_rank(&subnet->stack[s], (int)layer);
+			int rank = layer < facts->stack[s].layers
+			                ? plan_rank(&subnet->stack[s], (int)layer)
+			                : -1;
 			const char *rest = name + strlen(*p) + strlen(table->stack[s].layers);
 			snprintf(ret, size, "%s%s%d%s", *p, table->stack[s].layers, rank,
 			                strchr(rest, '.'));
@@ -170,6 +166,8 @@ static bool write_weights(const struct options *o, const struct facts *facts,
 		return false;
 	struct kept *list = choose_tensors(&checkpoint, facts, subnet, &n);
 	bool ok = list != NULL;
+	if (!ok)
+		snprintf(err, errlen, "memory ran out");
 	for (size_t i = 0; ok && i < n; i++) {
 		if (list[i].tensor->dtype != DTYPE_OTHER)
 			continue;
@@ -263,12 +261,14 @@ static bool write_config(const struct options *o, const struct facts *facts,
 	char *json = file_read(o->model, "config.json", MAX_JSON, &len, err, errlen);
 	struct doc *doc = json ? doc_parse(json, len, "config.json", err, errlen) : NULL;
 	char *text = doc ? doc_change(doc, changes, n) : NULL;
+	if (doc && !text)
+		snprintf(err, errlen, "memory ran out");
 	snprintf(path, sizeof path, "%.4096s/config.json", dir);
 	FILE *out = text ? fopen(path, "w") : NULL;
 	bool ok = out && fprintf(out, "%s\n", text) > 0;
 	if (out)
 		ok = fclose(out) == 0 && ok;
-	if (doc && !ok)
+	if (text && !ok)
 		say_failed(path, err, errlen);
 	free(text);
 	doc_free(doc);
@@ -351,9 +351,8 @@ static bool add_note(const char *dir, const struct model *m, const struct subnet
 		if (subnet->stack[s].depth == 0)
 			continue;
 		depths_list(&subnet->stack[s], ",", layers, sizeof layers);
-		fprintf(out, "- %s layers kept: %s of %d\n",
-		                s == STACK_ENCODER ? "encoder" : "decoder", layers,
-		                subnet->stack[s].of);
+		fprintf(out, "- %s layers kept: %s of %d\n", depths_stack_name((enum stack)s),
+		                layers, subnet->stack[s].of);
 	}
 	return fclose(out) == 0 || say_failed(path, err, errlen);
 }
@@ -411,12 +410,9 @@ static bool prune(const struct options *o, const struct model *m, char *err, siz
 		snprintf(err, errlen, "one depth makes one folder; %d were asked for", n);
 	ok = ok && write_folder(o, m, &subnets[0], err, errlen);
 	if (ok) {
-		int depth[STACKS];
-		for (int s = 0; s < STACKS; s++)
-			depth[s] = subnets[0].stack[s].depth;
 		depths_name(&subnets[0], name, sizeof name);
 		printf("%s: depth %s\nnum. model params: %llu\n", o->out, name,
-		                (unsigned long long)facts_parameters(&m->facts, depth));
+		                (unsigned long long)depths_parameters(&m->facts, &subnets[0]));
 	}
 	free(subnets);
 	return ok;
@@ -424,7 +420,7 @@ static bool prune(const struct options *o, const struct model *m, char *err, siz
 
 int prune_main(int argc, char **argv) {
 	struct options o;
-	char err[512] = "";
+	char err[512] = "memory ran out";
 	bool help;
 	if (!read_options(&o, argc, argv, &help))
 		return 2;

@@ -11,6 +11,7 @@
 #include "cli/args.h"
 #include "cli/cli.h"
 #include "cli/depths.h"
+#include "cli/output.h"
 #include "cli/strategy.h"
 #include "cli/task.h"
 #include "proto/buffer.h"
@@ -101,14 +102,16 @@ static bool find_loss(void *arg, const struct plan *plan, double *ret_loss) {
 }
 
 static void print_results(const struct hunt *h, int layers, const double *importance) {
-	char list[MAX_LAYERS * 5];
+	struct subnet shown = { 0 };
+	char list[DEPTHS_TEXT];
 	printf("%-6s %11s %11s %8s   %s\n", "depth", "loss, even", "loss, found", "better",
 	                "layers");
 	for (int depth = layers - 1; depth >= 1; depth--) {
 		const struct strategy_result *r = &h->results[depth - 1];
 		if (!r->found)
 			continue;
-		depths_list(&r->plan, " ", list, sizeof list);
+		shown.stack[h->stack] = r->plan;
+		depths_layers(&shown, list, sizeof list);
 		printf("%-6d %11.4f %11.4f %7.2f%%   %s\n", depth, r->even_loss, r->loss,
 		                100 * (1 - r->loss / r->even_loss), list);
 	}
@@ -138,26 +141,19 @@ static bool search_stack(struct hunt *h, enum stack stack) {
 	                  : strategy_search(&s, h->results);
 	if (h->shows)
 		fputs("\r                                        \r", stderr);
-	if (used < 0) {
-		if (!h->err[0])
-			snprintf(h->err, h->errlen, "memory ran out");
+	if (used < 0)
 		return false;
-	}
-	printf("%s: %d plans tried\n", stack == STACK_ENCODER ? "encoder" : "decoder", used);
+	printf("%s: %d plans tried\n", depths_stack_name(stack), used);
 	print_results(h, layers, learnt ? importance : NULL);
 	return true;
 }
 
 /* ---- plans.json ---- */
 
-static void put_layers(struct buffer *b, const struct plan *plan) {
-	char list[MAX_LAYERS * 5];
-	depths_list(plan, ", ", list, sizeof list);
-	buffer_printf(b, "[%s]", list);
-}
-
-/* One stack: its depths. Two: every pair, each stack's plan as it was found beside all of the
- * other. */
+/*
+ * One stack: its depths. Two: every pair, each stack's plan as it was found beside all of the
+ * other.
+ */
 static void put_plans(struct buffer *b, const struct hunt *encoder, const struct hunt *decoder,
                 const struct subnet *full) {
 	const struct plan *e_full = &full->stack[STACK_ENCODER],
@@ -170,46 +166,32 @@ static void put_plans(struct buffer *b, const struct hunt *encoder, const struct
 			if ((e_all && d_all) || (!e_all && !encoder->results[e - 1].found)
 			                || (!d_all && !decoder->results[d - 1].found))
 				continue;
-			const struct plan *ep = e_all ? e_full : &encoder->results[e - 1].plan;
-			const struct plan *dp = d_all ? d_full : &decoder->results[d - 1].plan;
-			buffer_printf(b, "%s\n  ", comma);
+			struct subnet found = *full;
+			if (!e_all)
+				found.stack[STACK_ENCODER] = encoder->results[e - 1].plan;
+			if (!d_all)
+				found.stack[STACK_DECODER] = decoder->results[d - 1].plan;
+			buffer_printf(b, "%s\n  {\"depth\": ", comma);
+			depths_put(b, &found, DEPTHS_KEPT);
+			buffer_puts(b, ", \"layers\": ");
+			depths_put(b, &found, DEPTHS_LAYERS);
+			buffer_puts(b, "}");
 			comma = ",";
-			if (e > 0 && d > 0) {
-				buffer_printf(b,
-				                "{\"depth\": {\"encoder\": %d, \"decoder\": %d}, "
-				                "\"layers\": {\"encoder\": ",
-				                e, d);
-				put_layers(b, ep);
-				buffer_puts(b, ", \"decoder\": ");
-				put_layers(b, dp);
-				buffer_puts(b, "}}");
-			} else {
-				buffer_printf(b, "{\"depth\": %d, \"layers\": ", e > 0 ? e : d);
-				put_layers(b, e > 0 ? ep : dp);
-				buffer_puts(b, "}");
-			}
 		}
 	}
 	buffer_puts(b, "\n]}\n");
 }
 
 static bool write_plans(const struct options *o, const struct buffer *b, char *err, size_t errlen) {
-	char path[4300], fresh[4310];
+	char path[4300];
 	if (o->out)
 		snprintf(path, sizeof path, "%.4096s", o->out);
 	else
 		snprintf(path, sizeof path, "%.4096s/plans.json", o->session.model);
-	snprintf(fresh, sizeof fresh, "%s.new", path);
-	FILE *out = b->failed ? NULL : fopen(fresh, "w");
-	bool ok = out && fwrite(b->data, 1, b->len, out) == b->len;
-	if (out)
-		ok = fclose(out) == 0 && ok;
-	ok = ok && rename(fresh, path) == 0;
-	if (ok)
-		printf("%s written; \"plan_rule\": \"tuned\" uses it\n", path);
-	else
-		snprintf(err, errlen, "%.400s could not be written", path);
-	return ok;
+	if (!output_replace(path, b, err, errlen))
+		return false;
+	printf("%s written; \"plan_rule\": \"tuned\" uses it\n", path);
+	return true;
 }
 
 /* ---- all ---- */
@@ -244,7 +226,7 @@ static bool search(const struct options *o, struct session *s, char *err, size_t
 int search_main(int argc, char **argv) {
 	struct options o;
 	struct session session;
-	char err[512] = "";
+	char err[512] = "memory ran out";
 	bool help;
 	if (!read_options(&o, argc, argv, &help))
 		return 2;

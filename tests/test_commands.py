@@ -334,7 +334,8 @@ def what_cannot_be_done_ends_with_1_and_one_sentence():
                  ["eval", OPT, "--data", path, "--context-window", "64", "--tokens-per-sample", "64"],
                  ["eval", ENCODER, "--data", tsv], ["eval", ENCODER, "--data", path],
                  ["eval", MT, "--data", path], ["eval", OPT, "--data", path, "--json", "/no/where"],
-                 ["inspect", "/nowhere"], ["inspect", OPT, "--layers", "9"],
+                 ["inspect", "/nowhere"], ["inspect", OPT, "--layers", "9"], ["inspect", MT, "--depth", "0x1"],
+                 ["eval", OPT, "--data", path, "--output", path + ".out"],
                  ["search", OPT, "--data", empty]):
         r = fathom(*args)
         assert r.returncode == 1, (args, r.returncode, r.stderr)
