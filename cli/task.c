@@ -3,6 +3,7 @@
 #include "cli/task.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -153,6 +154,11 @@ bool task_encode(const struct task *t, const struct tokenizer *tokenizer, const 
 		free(ids);
 		snprintf(err, errlen, "the text \"%.*s\" cannot be encoded",
 		                (int)(len < 60 ? len : 60), text);
+		return false;
+	}
+	if (n > INT_MAX / 2) {
+		free(ids);
+		snprintf(err, errlen, "a text has %zu tokens, which is too many", n);
 		return false;
 	}
 	int32_t *fitted = realloc(ids, (n ? n : 1) * sizeof *ids);

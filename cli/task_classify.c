@@ -155,7 +155,7 @@ static bool add_example(struct task *t, struct classify *c, const struct columns
 }
 
 static bool read_examples(struct task *t, struct classify *c, char *err, size_t errlen) {
-	size_t len, n;
+	size_t len = 0, n;
 	char *file = task_read_file(t->options.data, &len, err, errlen);
 	const char *at = file, *line, *end = file + len;
 	struct columns columns;
@@ -276,9 +276,13 @@ static int run_step(struct task *t, const struct subnet *subnet, int from, long 
 		first[count] = n;
 		n = add_text(c, n, ids, open[count++]);
 	}
+	if (count == 0) {
+		snprintf(err, errlen, "memory ran out");
+		return 0;
+	}
 	step_run(s->w, c->rows, n);
 	const float *scores = step_classes(s->w, c->head, first, count);
-	bool ok = count > 0;
+	bool ok = true;
 	for (int i = 0; i < count; i++) {
 		ok = ok
 		                && judge(scores + (size_t)i * step_classes_stride(s->w),

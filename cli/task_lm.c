@@ -46,7 +46,8 @@ static bool next_text(const char *unit, const char **at, const char *end, const 
 	}
 	if (*at >= end)
 		return false;
-	const char *stop = strcmp(unit, "file") == 0 ? NULL : strstr(*at, "\n\n");
+	const char *stop = strcmp(unit, "file") == 0 ? NULL
+	                                             : memmem(*at, (size_t)(end - *at), "\n\n", 2);
 	*ret_text = *at;
 	*at = stop ? stop : end;
 	*ret_len = (size_t)(*at - *ret_text);
@@ -289,8 +290,13 @@ static int run_step(struct task *t, const struct subnet *subnet, int from, doubl
 				.position = i - b->context };
 		}
 	}
-	step_run(s->w, lm->rows, n);
-	bool ok = score_rows(t, lm, targets, n, sum, err, errlen);
+	bool ok = count > 0;
+	if (ok) {
+		step_run(s->w, lm->rows, n);
+		ok = score_rows(t, lm, targets, n, sum, err, errlen);
+	} else {
+		snprintf(err, errlen, "memory ran out");
+	}
 	for (int i = 0; i < count; i++)
 		sequence_close(s->w, open[i]);
 	free(targets);

@@ -82,43 +82,61 @@ static bool add_pair(struct task *t, struct translate *tr, const char *source, s
 	return true;
 }
 
-/* Source and reference from two files, or from one whose lines hold both and a tab between. */
-static bool read_pairs(struct task *t, struct translate *tr, char *err, size_t errlen) {
+/*
+ * Cuts the reference off a line that holds both and a tab between; further columns say nothing.
+ * False if there is no tab.
+ */
+static bool split_line(
+                const char *line, size_t *len, const char **ret_target, size_t *ret_target_len) {
+	const char *end = line + *len, *tab = memchr(line, '\t', *len);
+	if (!tab)
+		return false;
+	const char *next = memchr(tab + 1, '\t', (size_t)(end - tab - 1));
+	*len = (size_t)(tab - line);
+	*ret_target = tab + 1;
+	*ret_target_len = (size_t)((next ? next : end) - tab - 1);
+	return true;
+}
+
+/* `targets` NULL: the references stand in the lines of `file`. */
+static bool add_pairs(struct task *t, struct translate *tr, const char *file, size_t len,
+                const char *targets, size_t targets_len, char *err, size_t errlen) {
 	const struct task_options *o = &t->options;
-	size_t len = 0, target_len = 0, n, m = 0;
-	char *file = task_read_file(o->data, &len, err, errlen), *targets = NULL;
-	bool ok = file != NULL;
-	if (ok && o->target) {
-		targets = task_read_file(o->target, &target_len, err, errlen);
-		ok = targets != NULL;
-	}
-	const char *at = file, *target_at = targets, *line, *target = NULL;
-	while (ok && (o->limit == 0 || tr->n < o->limit)
-	                && task_next_line(&at, file + len, &line, &n)) {
-		if (targets) {
-			ok = task_next_line(&target_at, targets + target_len, &target, &m);
-		} else {
-			target = memchr(line, '\t', n);
-			ok = target != NULL;
-			size_t source_len = target ? (size_t)(target - line) : n;
-			target += target != NULL;
-			m = target ? n - source_len - 1 : 0;
-			const char *tab = target ? memchr(target, '\t', m) : NULL;
-			m = tab ? (size_t)(tab - target) : m; /* further columns say nothing */
-			n = source_len;
-		}
-		if (!ok)
+	const char *at = file, *target_at = targets, *line, *target;
+	size_t n, target_len;
+	while ((o->limit == 0 || tr->n < o->limit) && task_next_line(&at, file + len, &line, &n)) {
+		bool found = targets ? task_next_line(&target_at, targets + targets_len, &target,
+		                             &target_len)
+		                     : split_line(line, &n, &target, &target_len);
+		if (!found) {
 			snprintf(err, errlen, "%s: line %d has no reference%s", o->data, tr->n + 1,
 			                targets ? "" : " after a tab; --target names their file");
-		else
-			ok = add_pair(t, tr, line, n, target, m, err, errlen);
+			return false;
+		}
+		if (!add_pair(t, tr, line, n, target, target_len, err, errlen))
+			return false;
 	}
+	if (tr->n == 0)
+		snprintf(err, errlen, "%s: no text", o->data);
+	else if (targets && o->limit == 0
+	                && task_next_line(&target_at, targets + targets_len, &target, &target_len))
+		snprintf(err, errlen, "%s has more lines than %s", o->target, o->data);
+	else
+		return true;
+	return false;
+}
+
+/* Source and reference from two files, or from one. */
+static bool read_pairs(struct task *t, struct translate *tr, char *err, size_t errlen) {
+	const struct task_options *o = &t->options;
+	size_t len, targets_len = 0;
+	char *targets = NULL, *file = task_read_file(o->data, &len, err, errlen);
+	if (file && o->target)
+		targets = task_read_file(o->target, &targets_len, err, errlen);
+	bool ok = file && (targets || !o->target)
+	                && add_pairs(t, tr, file, len, targets, targets_len, err, errlen);
 	free(file);
 	free(targets);
-	if (ok && tr->n == 0) {
-		snprintf(err, errlen, "%s: no text", o->data);
-		ok = false;
-	}
 	return ok;
 }
 
