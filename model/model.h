@@ -29,7 +29,19 @@
  *        layer 4      x        x       x              cut into chunks: per output element the
  *        layer 5      .        .       x              order of additions is fixed (ops.h).
  *
- * Typical use:
+ * Three kinds of models run so, by the stacks that they have (facts.h):
+ *
+ *	decoder            rows of a text in chunks of any size, then one per new token; step_logits
+ *	encoder            a text whole, in one step; step_hidden, step_classes, or step_logits by
+ *	                   the masked-LM head. Nothing of it is cached.
+ *	encoder-decoder    the source whole in one step, which leaves its keys and values in each
+ *	                   kept decoder layer; decoder rows in that step or later; forks share the
+ *	                   source, so that beam.h can search.
+ *
+ * A step walks the encoder, hands finished sources to the decoder, then walks the decoder; so rows
+ * of both stacks share it.
+ *
+ * Typical use, of a language model:
  *
  *	struct model *m = model_open(dir, &(struct model_options){ .ops = ops, .threads = 2 }, err, sizeof err);
  *	struct workspace *w = workspace_create(m, &options, err, sizeof err);
@@ -109,10 +121,7 @@ bool model_subnet_pair(const struct model *model, enum plan_rule rule, const int
 /* Packed bytes that one decode step at this subnet reads: the weights' share of the cost. */
 size_t model_subnet_bytes(const struct model *model, const struct subnet *subnet);
 
-/*
- * ---- running ------------------------------------------------------------------------------------
- * ----------------
- */
+/* ---- running ---- */
 
 struct workspace;
 struct sequence;
@@ -179,7 +188,7 @@ struct sequence *sequence_fork(struct workspace *w, const struct sequence *s, in
 void sequence_close(struct workspace *w, struct sequence *s);
 
 int sequence_length(const struct sequence *s); /* positions that have been through a step */
-const struct subnet *sequence_subnet(const struct sequence *s);
+const struct subnet *sequence_subnet(const struct sequence *s); /* what it runs at now */
 
 /*
  * Steps down to a plan nested in the present one (rank by rank the kept layers' cache stays, the
@@ -212,8 +221,10 @@ struct logit_need {
 	int32_t target; /* and the score of this token; -1: none */
 };
 
-/* step_logits with needs[n]; NULL: all scores of every row. Rows of an encoder go through its
- * masked-LM head. */
+/*
+ * step_logits with needs[n]; NULL: all scores of every row. Rows of an encoder go through its
+ * masked-LM head.
+ */
 const float *step_logits_needed(
                 struct workspace *w, const int *indices, const struct logit_need *needs, int n);
 
