@@ -88,16 +88,12 @@ static void embed_row(struct workspace *w, enum stack stack, int index) {
 	}
 }
 
-static void embed_stack(struct workspace *w, enum stack stack, int member) {
+void stack_norm(struct workspace *w, enum stack stack, const struct norm_weights *norm,
+                int member) {
 	const struct stack_facts *facts = stack_facts(w, stack);
-	const struct norm_weights *norm = &w->model->weights.stack[stack].embedding_norm;
 	const int32_t *rows = w->stack_rows[stack];
 	int first, end;
 	team_share(w->n_stack_rows[stack], member, team_size(w->team), &first, &end);
-	for (int i = first; i < end; i++)
-		embed_row(w, stack, rows[i]);
-	if (!facts->embedding_norm)
-		return;
 	w->ops->norm(&(struct norm){ .x = w->x,
 	                             .ldx = w->ldx,
 	                             .x_rows = rows,
@@ -109,6 +105,16 @@ static void embed_stack(struct workspace *w, enum stack stack, int member) {
 	                             .ldo = w->ldx,
 	                             .out_rows = rows },
 	                first, end);
+}
+
+static void embed_stack(struct workspace *w, enum stack stack, int member) {
+	int first, end;
+	team_share(w->n_stack_rows[stack], member, team_size(w->team), &first, &end);
+	for (int i = first; i < end; i++)
+		embed_row(w, stack, w->stack_rows[stack][i]);
+	/* A member norms the rows that it embedded: no barrier between. */
+	if (stack_facts(w, stack)->embedding_norm)
+		stack_norm(w, stack, &w->model->weights.stack[stack].embedding_norm, member);
 }
 
 void embed(struct workspace *w, int member) {

@@ -141,7 +141,6 @@ static struct block block_of(struct workspace *w, enum stack stack) {
 static void walk_encoder(struct workspace *w, int member) {
 	const struct stack_facts *facts = stack_facts(w, STACK_ENCODER);
 	const struct stack_weights *weights = &w->model->weights.stack[STACK_ENCODER];
-	const int32_t *rows = w->stack_rows[STACK_ENCODER];
 	struct block block = block_of(w, STACK_ENCODER);
 	for (int l = 0; l < facts->layers; l++) {
 		block.weights = &weights->layers[l];
@@ -151,19 +150,7 @@ static void walk_encoder(struct workspace *w, int member) {
 	}
 	if (!facts->final_norm)
 		return;
-	int first, end;
-	team_share(w->n_stack_rows[STACK_ENCODER], member, team_size(w->team), &first, &end);
-	w->ops->norm(&(struct norm){ .x = w->x,
-	                             .ldx = w->ldx,
-	                             .x_rows = rows,
-	                             .gain = weights->final_norm.gain,
-	                             .bias = weights->final_norm.bias,
-	                             .eps = facts->norm_eps,
-	                             .dim = facts->dim,
-	                             .out = w->x,
-	                             .ldo = w->ldx,
-	                             .out_rows = rows },
-	                first, end);
+	stack_norm(w, STACK_ENCODER, &weights->final_norm, member);
 	team_barrier(w->team, member);
 }
 

@@ -140,6 +140,12 @@ void sequence_extend(struct workspace *w, struct sequence *s, int count);
 /* Takes the promised blocks of a sequence's source, which enters this step. */
 void sequence_begin_source(struct workspace *w, struct sequence *s);
 
+/*
+ * Norms x of a stack's rows in place: each member the share of them that team_share gives it. Run by
+ * every member; no barrier.
+ */
+void stack_norm(struct workspace *w, enum stack stack, const struct norm_weights *norm, int member);
+
 /* The input of every stack: x of all rows. Run by every member; ends with a barrier. */
 void embed(struct workspace *w, int member);
 /* Sorts the decoder rows by band, where the embedding is adaptive. Before embed, by one thread. */
