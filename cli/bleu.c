@@ -5,36 +5,16 @@
  */
 #include "cli/bleu.h"
 
-#include <ctype.h>
 #include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/text.h"
+
 /* ---- 13a ---- */
 
-/* A string that grows; the passes read one and write the other. */
-struct string {
-	char *data;
-	size_t len, cap;
-	bool failed;
-};
-
-static void put(struct string *s, char c) {
-	if (s->len + 1 >= s->cap && !s->failed) {
-		size_t cap = s->cap ? 2 * s->cap : 256;
-		char *grown = realloc(s->data, cap);
-		s->failed = !grown;
-		s->data = grown ? grown : s->data;
-		s->cap = grown ? cap : s->cap;
-	}
-	if (!s->failed)
-		s->data[s->len++] = c;
-}
-
-static void put_all(struct string *s, const char *text, size_t len) {
-	for (size_t i = 0; i < len; i++)
-		put(s, text[i]);
+static void put(struct text *s, char c) {
+	text_append(s, &c, 1);
 }
 
 static bool is_digit(char c) {
@@ -52,137 +32,119 @@ static bool stands_apart(char c) {
 }
 
 /* Every `from` in `s` becomes `to`. */
-static void replace(struct string *s, const char *from, const char *to) {
-	struct string next = { .failed = s->failed };
+static void replace(struct text *s, const char *from, const char *to) {
+	struct text next = { .failed = s->failed };
 	size_t n = strlen(from);
 	for (size_t i = 0; i < s->len;) {
-		if (s->len - i >= n && memcmp(s->data + i, from, n) == 0) {
-			put_all(&next, to, strlen(to));
+		if (s->len - i >= n && memcmp(s->bytes + i, from, n) == 0) {
+			text_append(&next, to, strlen(to));
 			i += n;
 		} else {
-			put(&next, s->data[i++]);
+			put(&next, s->bytes[i++]);
 		}
 	}
-	free(s->data);
+	free(s->bytes);
 	*s = next;
 }
 
 /* Marks and entities of the old NIST format, one after the other: "&amp;lt;" becomes "<". */
-static void clean(struct string *s, const char *text, size_t len) {
+static void clean(struct text *s, const char *text, size_t len) {
 	static const char *const replacements[][2] = { { "<skipped>", "" }, { "-\n", "" },
 		{ "\n", " " }, { "&quot;", "\"" }, { "&amp;", "&" }, { "&lt;", "<" },
 		{ "&gt;", ">" } };
-	put_all(s, text, len);
+	text_append(s, text, len);
 	for (size_t i = 0; i < sizeof replacements / sizeof *replacements; i++)
 		replace(s, replacements[i][0], replacements[i][1]);
-	struct string spaced = { .failed = s->failed };
+	struct text spaced = { .failed = s->failed };
 	put(&spaced, ' ');
-	put_all(&spaced, s->data, s->len);
+	text_append(&spaced, s->bytes, s->len);
 	put(&spaced, ' ');
-	free(s->data);
+	free(s->bytes);
 	*s = spaced;
 }
 
-static void pass_apart(struct string *out, const struct string *in) {
+static void pass_apart(struct text *out, const struct text *in) {
 	for (size_t i = 0; i < in->len; i++) {
-		bool apart = stands_apart(in->data[i]);
+		bool apart = stands_apart(in->bytes[i]);
 		if (apart)
 			put(out, ' ');
-		put(out, in->data[i]);
+		put(out, in->bytes[i]);
 		if (apart)
 			put(out, ' ');
 	}
 }
 
 /* ([^0-9])([.,]) -> "\1 \2 " */
-static void pass_point_after(struct string *out, const struct string *in) {
+static void pass_point_after(struct text *out, const struct text *in) {
 	for (size_t i = 0; i < in->len; i++) {
-		put(out, in->data[i]);
-		if (i + 1 < in->len && !is_digit(in->data[i]) && is_point(in->data[i + 1])) {
+		put(out, in->bytes[i]);
+		if (i + 1 < in->len && !is_digit(in->bytes[i]) && is_point(in->bytes[i + 1])) {
 			put(out, ' ');
-			put(out, in->data[++i]);
+			put(out, in->bytes[++i]);
 			put(out, ' ');
 		}
 	}
 }
 
 /* ([.,])([^0-9]) -> " \1 \2" */
-static void pass_point_before(struct string *out, const struct string *in) {
+static void pass_point_before(struct text *out, const struct text *in) {
 	for (size_t i = 0; i < in->len; i++) {
-		bool point = i + 1 < in->len && is_point(in->data[i]) && !is_digit(in->data[i + 1]);
+		bool point = i + 1 < in->len && is_point(in->bytes[i])
+		                && !is_digit(in->bytes[i + 1]);
 		if (point)
 			put(out, ' ');
-		put(out, in->data[i]);
+		put(out, in->bytes[i]);
 		if (point) {
 			put(out, ' ');
-			put(out, in->data[++i]);
+			put(out, in->bytes[++i]);
 		}
 	}
 }
 
 /* ([0-9])(-) -> "\1 \2 " */
-static void pass_dash(struct string *out, const struct string *in) {
+static void pass_dash(struct text *out, const struct text *in) {
 	for (size_t i = 0; i < in->len; i++) {
-		put(out, in->data[i]);
-		if (i + 1 < in->len && is_digit(in->data[i]) && in->data[i + 1] == '-') {
+		put(out, in->bytes[i]);
+		if (i + 1 < in->len && is_digit(in->bytes[i]) && in->bytes[i + 1] == '-') {
 			put(out, ' ');
-			put(out, in->data[++i]);
+			put(out, in->bytes[++i]);
 			put(out, ' ');
 		}
 	}
 }
 
-/*
- * Bytes of the white space at `s`, 0 if there is none: what Python's str.split() splits at. Beyond
- * ASCII: U+0085, U+00A0, U+1680, U+2000-200A, U+2028, U+2029, U+202F, U+205F, U+3000.
- */
-static size_t space_at(const unsigned char *s, size_t left) {
-	if ((s[0] >= 9 && s[0] <= 13) || (s[0] >= 28 && s[0] <= 32))
-		return 1;
-	if (left >= 2 && s[0] == 0xc2 && (s[1] == 0x85 || s[1] == 0xa0))
-		return 2;
-	if (left < 3)
-		return 0;
-	uint32_t c = (uint32_t)s[0] << 16 | (uint32_t)s[1] << 8 | s[2];
-	bool space = c == 0xe19a80 || (c >= 0xe28080 && c <= 0xe2808a) || c == 0xe280a8
-	                || c == 0xe280a9 || c == 0xe280af || c == 0xe2819f || c == 0xe38080;
-	return space ? 3 : 0;
-}
-
-/* Runs of white space become one space; none at the ends. */
-static void pass_spaces(struct string *out, const struct string *in) {
+/* Runs of white space (what Python's str.split() splits at) become one space; none at the ends. */
+static void pass_spaces(struct text *out, const struct text *in) {
 	for (size_t i = 0; i < in->len;) {
-		size_t skip = space_at((const unsigned char *)in->data + i, in->len - i);
+		size_t skip = text_space(in->bytes + i, in->len - i);
 		if (!skip) {
-			put(out, in->data[i++]);
+			put(out, in->bytes[i++]);
 			continue;
 		}
 		i += skip;
-		if (out->len > 0 && out->data[out->len - 1] != ' ')
+		if (out->len > 0 && out->bytes[out->len - 1] != ' ')
 			put(out, ' ');
 	}
-	if (out->len > 0 && out->data[out->len - 1] == ' ')
+	if (out->len > 0 && out->bytes[out->len - 1] == ' ')
 		out->len--;
 }
 
 char *bleu_tokenise(const char *text, size_t len) {
-	static void (*const passes[])(struct string *, const struct string *) = { pass_apart,
+	static void (*const passes[])(struct text *, const struct text *) = { pass_apart,
 		pass_point_after, pass_point_before, pass_dash, pass_spaces };
-	struct string s = { 0 };
+	struct text s = { 0 };
 	/* sacrebleu takes white space off the end of every line first. */
-	while (len > 0 && isspace((unsigned char)text[len - 1]))
-		len--;
-	clean(&s, text, len);
+	clean(&s, text, text_without_space_behind(text, len));
 	for (size_t i = 0; i < sizeof passes / sizeof *passes; i++) {
-		struct string next = { .failed = s.failed };
+		struct text next = { .failed = s.failed };
 		passes[i](&next, &s);
-		free(s.data);
+		free(s.bytes);
 		s = next;
 	}
 	put(&s, '\0');
 	if (!s.failed)
-		return s.data;
-	free(s.data);
+		return s.bytes;
+	free(s.bytes);
 	return NULL;
 }
 

@@ -210,51 +210,50 @@ static void solve(double *a, double *b, int n) {
 	}
 }
 
+/* Adds the plans of a depth to the normal equations a [n][n], b [n]. */
+static void add_depth(const struct search *x, int depth, double *a, double *b) {
+	const int n = x->s->layers;
+	double mean[MAX_LAYERS] = { 0 }, kept[MAX_LAYERS], level = 0;
+	int count = 0;
+	for (int i = 0; i < x->n; i++) {
+		const struct tried *t = &x->tried[i];
+		if (t->plan.depth != depth)
+			continue;
+		count++;
+		level += t->loss;
+		for (int k = 0; k < depth; k++)
+			mean[t->plan.layers[k]]++;
+	}
+	for (int i = 0; i < x->n && count > 1; i++) {
+		const struct tried *t = &x->tried[i];
+		if (t->plan.depth != depth)
+			continue;
+		for (int p = 0; p < n; p++)
+			kept[p] = (plan_rank(&t->plan, p) >= 0) - mean[p] / count;
+		for (int p = 0; p < n; p++) {
+			b[p] -= kept[p] * (t->loss - level / count);
+			for (int q = 0; q < n; q++)
+				a[p * n + q] += kept[p] * kept[q];
+		}
+	}
+}
+
 /*
  * Losses on what is kept, both less their means over the plans of a depth: so that a depth's own
  * level does not count.
  */
 static bool regress(const struct search *x, double *importance) {
 	const int n = x->s->layers;
-	double *a = calloc((size_t)n * (size_t)n, sizeof *a),
-	       *mean = calloc((size_t)n, sizeof *mean);
-	if (!a || !mean) {
-		free(a);
-		free(mean);
+	double *a = calloc((size_t)n * (size_t)n, sizeof *a);
+	if (!a)
 		return false;
-	}
 	memset(importance, 0, (size_t)n * sizeof *importance);
-	for (int depth = 1; depth < n; depth++) {
-		double level = 0;
-		int count = 0;
-		memset(mean, 0, (size_t)n * sizeof *mean);
-		for (int i = 0; i < x->n; i++) {
-			if (x->tried[i].plan.depth != depth)
-				continue;
-			count++;
-			level += x->tried[i].loss;
-			for (int k = 0; k < depth; k++)
-				mean[x->tried[i].plan.layers[k]]++;
-		}
-		for (int i = 0; i < x->n && count > 1; i++) {
-			if (x->tried[i].plan.depth != depth)
-				continue;
-			for (int p = 0; p < n; p++) {
-				double in_p = (plan_rank(&x->tried[i].plan, p) >= 0)
-				                - mean[p] / count;
-				importance[p] -= in_p * (x->tried[i].loss - level / count);
-				for (int q = 0; q < n; q++)
-					a[p * n + q] += in_p
-					                * ((plan_rank(&x->tried[i].plan, q) >= 0)
-					                                - mean[q] / count);
-			}
-		}
-	}
+	for (int depth = 1; depth < n; depth++)
+		add_depth(x, depth, a, importance);
 	for (int i = 0; i < n; i++)
 		a[i * n + i] += 1;
 	solve(a, importance, n);
 	free(a);
-	free(mean);
 	return true;
 }
 
