@@ -5,7 +5,16 @@
 #include <math.h>
 #include <stdbool.h>
 
-enum { WIDTH = 880, HEIGHT = 360, LEFT = 64, TOP = 48, PANEL = 360, GAP = 48, TALL = 250 };
+enum {
+	WIDTH = 880,
+	HEIGHT = 360,
+	LEFT = 64,
+	TOP = 48,
+	PANEL = 360,
+	GAP = 48,
+	TALL = 250,
+	MOST_MARKS = 12
+};
 
 struct range {
 	double low, high;
@@ -13,7 +22,8 @@ struct range {
 
 static struct range widen(struct range r) {
 	double room = (r.high - r.low) * 0.06;
-	if (room <= 0)
+	/* Values that differ in their last digits only are the same for a picture. */
+	if (!(room > fabs(r.high) * 1e-9))
 		room = fabs(r.high) * 0.1 + 1e-9;
 	return (struct range){ r.low - room, r.high + room };
 }
@@ -45,9 +55,10 @@ static void write_text(FILE *out, double x, double y, const char *anchor, const 
 }
 
 static void write_marks(FILE *out, struct range r, double x, bool across) {
-	double step = step_of(r);
+	double step = step_of(r), first = ceil(r.low / step) * step;
 	char text[40];
-	for (double v = ceil(r.low / step) * step; v <= r.high; v += step) {
+	for (int i = 0; i < MOST_MARKS && first + i * step <= r.high; i++) {
+		double v = first + i * step;
 		double at = place(r, v, across ? PANEL : TALL);
 		snprintf(text, sizeof text, "%.6g", fabs(v) < step * 1e-6 ? 0 : v);
 		if (across) {
