@@ -71,6 +71,12 @@ static bool add_pair(struct task *t, struct translate *tr, const char *source, s
 	if (!task_encode(t, model->target_tokenizer, target, target_len, NULL, 0, false, &p->target,
 	                    err, errlen))
 		return false;
+	/* Start symbols go in before it, and its last token only comes out. */
+	if (p->target.n > model->facts.context - tr->n_start) {
+		snprintf(err, errlen, "reference %d has %d tokens, and the model writes at most %d",
+		                tr->n, p->target.n, model->facts.context - tr->n_start);
+		return false;
+	}
 	int32_t *ended = realloc(p->target.at, ((size_t)p->target.n + 1) * sizeof *ended);
 	p->target.at = ended ? ended : p->target.at;
 	p->reference = copy(target, target_len);
@@ -228,6 +234,10 @@ static bool open_translate(struct task *t, char *err, size_t errlen) {
 	tr->start[tr->n_start++] = model->facts.decoder_start;
 	if (model->facts.forced_bos >= 0)
 		tr->start[tr->n_start++] = model->facts.forced_bos;
+	if (tr->n_start >= model->facts.context) {
+		snprintf(err, errlen, "the decoder has no room for an answer");
+		return false;
+	}
 	if (!read_pairs(t, tr, err, errlen))
 		return false;
 	if (!set_order(tr)) {

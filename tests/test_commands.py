@@ -336,6 +336,7 @@ def what_cannot_be_done_ends_with_1_and_one_sentence():
                  ["eval", MT, "--data", path], ["eval", OPT, "--data", path, "--json", "/no/where"],
                  ["inspect", "/nowhere"], ["inspect", OPT, "--layers", "9"], ["inspect", MT, "--depth", "0x1"],
                  ["eval", OPT, "--data", path, "--output", path + ".out"],
+                 ["eval", MT, "--data", file_with("ba de\t" + "ba " * 64 + "\n")],
                  ["search", OPT, "--data", empty]):
         r = fathom(*args)
         assert r.returncode == 1, (args, r.returncode, r.stderr)
