@@ -40,6 +40,48 @@ def a_plain_language_model_keeps_every_number_and_stores_tied_words_once():
             "bos": False, "eos": False, "start": "</s>"}
 
 
+@test
+def what_no_option_names_is_what_fairseq_takes_today():
+    with place() as where:
+        files.write_dictionary(where + "/dict.txt", WORDS)
+        options = {name: value for name, value in LM.items()
+                   if name not in ("_name", "decoder_normalize_before")}
+        save(where, language_model(final=False), {**options, "arch": "transformer_lm"},
+             as_args=True)
+        status, said, out = convert(where)
+        assert status == 0, status
+        assert read_json(out)["norm"] == "post"
+    with place() as where:
+        files.write_dictionary(where + "/dict.txt", WORDS)
+        save(where, language_model(), {**options, "arch": "transformer_lm_gpt"}, as_args=True)
+        status, said, out = convert(where)
+        assert status == 0, status
+        assert read_json(out)["norm"] == "pre"
+
+
+@test
+def embeddings_of_another_width_take_in_their_projections():
+    rng, embed = np.random.default_rng(3), "decoder.embed_tokens.weight"
+    words, into, out_of, last = (rng.standard_normal(shape).astype(np.float32) for shape in (
+        (WORDS + 4, 5), (D, 5), (6, D), (WORDS + 4, 6)))
+    for tied in (False, True):
+        tensors = language_model(embed=False)
+        tensors.update({embed: words, "decoder.project_in_dim.weight": into,
+                        "decoder.project_out_dim.weight": out_of[:5] if tied else out_of,
+                        "decoder.output_projection.weight": words if tied else last})
+        with place() as where:
+            files.write_dictionary(where + "/dict.txt", WORDS)
+            save(where, tensors, {**LM, "share_decoder_input_output_embed": tied})
+            status, said, out = convert(where)
+            assert status == 0, status
+            assert "decoder_input_dim and decoder_output_dim" in said
+            found = read_safetensors(out)
+            assert not read_json(out)["tie_word_embeddings"]
+            assert np.allclose(found[embed][1], words.astype(float) @ into.T, atol=1e-5)
+            output = words.astype(float) @ out_of[:5] if tied else last.astype(float) @ out_of
+            assert np.allclose(found["decoder.output_projection.weight"][1], output, atol=1e-5)
+
+
 def adaptive(tied):
     tensors = language_model(final=False, embed=False)
     weights = files.Weights(7)
@@ -115,7 +157,8 @@ def old_names_are_upgraded_in_every_layer_and_halves_stay_halves():
             old[name.replace("final_layer_norm.", "layer_norms.2.")] = value
         files.write_dictionary(where + "/dict.txt", WORDS)
         options = {"arch": "transformer_lm", "task": "language_modeling", "tokens_per_sample": 16,
-                   "decoder_attention_heads": 2, "share_decoder_input_output_embed": True}
+                   "decoder_attention_heads": 2, "share_decoder_input_output_embed": True,
+                   "decoder_normalize_before": True}
         save(where, old, options, as_args=True, legacy=True)
         status, said, out = convert(where)
         assert status == 0, status

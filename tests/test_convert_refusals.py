@@ -36,8 +36,10 @@ def options_that_the_engine_cannot_honour_are_refused_by_name():
                             ("layer_wise_attention", True), ("encoder_langtok", "src")):
             save(where, encoder_decoder(), {**SEQ, name: value}, as_args=True)
             refused(where, mention=name)
-        save(where, encoder_decoder(), {**SEQ, "arch": "mbart_large"}, as_args=True)
-        refused(where, mention="mbart_large")
+        for arch in ("mbart_large", "transformer_unidirectional_iwslt_de_en",
+                     "transformer_monotonic"):
+            save(where, encoder_decoder(), {**SEQ, "arch": arch}, as_args=True)
+            refused(where, mention=arch)
 
 
 @test

@@ -30,7 +30,8 @@ import fairseq_tensors
 import fairseq_text
 import folder
 import unpickle
-from fairseq_tensors import drop_tied, linear_shapes, norm_shapes, shape_of, stack_shapes
+from fairseq_tensors import (Product, Transposed, drop_tied, linear_shapes, norm_shapes, shape_of,
+                             stack_shapes)
 from unpickle import Refused
 
 CHECKPOINTS = ("model.pt", "checkpoint_best.pt", "checkpoint.pt", "checkpoint_last.pt")
@@ -176,6 +177,7 @@ def language_model(options, tensors, where):
                    if name.startswith("decoder.embed_tokens.embeddings.")
                    and name.endswith(".0.weight"))
     else:
+        fold_projections(options, tensors, embed, d, notes)
         rows = shape_of(tensors, embed, 2)[0]
         shapes[embed] = (rows, d)
     extra = fairseq_text.extra_symbols(words, rows, "decoder's")
@@ -206,6 +208,38 @@ def language_model(options, tensors, where):
     result = Converted(config, tensors, words)
     result.start, result.extra, result.notes = start, extra, notes
     return result
+
+
+def fold_projections(options, tensors, embed, d, notes):
+    """fairseq may embed in another width than the layers' (decoder_input_dim) and read the words
+    from a third (decoder_output_dim), by a linear map each: it becomes part of the matrix."""
+    output, names = "decoder.output_projection.weight", []
+    into, out = "decoder.project_in_dim.weight", "decoder.project_out_dim.weight"
+    words, last = tensors.get(embed), None
+    if fairseq_options.is_set(options["adaptive_softmax_cutoff"]):
+        pass  # the words are read in bands
+    elif options["share_decoder_input_output_embed"]:
+        drop_tied(tensors, output, embed)
+        last = words
+    else:
+        last = tensors.get(output)
+    if into in tensors and words is not None:
+        inner = shape_of(tensors, embed, 2)[1]
+        if inner != d and tuple(tensors[into].shape) == (d, inner):
+            tensors[embed] = Product(words, Transposed(tensors.pop(into)))
+            names.append("decoder_input_dim")
+    if out in tensors and last is not None:
+        inner = last.shape[-1]
+        if inner != d and tuple(tensors[out].shape) == (inner, d):
+            tensors[output] = Product(last, tensors.pop(out))
+            names.append("decoder_output_dim")
+    if not names:
+        return
+    options["share_decoder_input_output_embed"] = False
+    if last is not None:
+        tensors.setdefault(output, last)
+    notes.append(f"the projections of {' and '.join(names)} were multiplied into the embedding and "
+                 "the output, so that there are more parameters, in float32")
 
 
 def check_tied_bands(options):

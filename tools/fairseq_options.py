@@ -95,6 +95,9 @@ PRUNED_INSIDE = ("mha_heads_to_keep", "ffn_blocks_to_remove")  # -1: not
 REFUSED_TASKS = ("multilingual", "translation_multi_simple_epoch", "translation_from_pretrained",
                  "speech", "audio", "hubert", "simul", "semisupervised", "translation_moe",
                  "translation_lev", "online_backtranslation")
+# Translators of the same tensors that attend in another way, and what is none.
+OTHER_TRANSFORMERS = ("transformer_ulm", "transformer_from_pretrained", "transformer_monotonic",
+                      "transformer_unidirectional", "transformer_modular")
 HEAD_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_accurate": "gelu_tanh",
                     "gelu_fast": "gelu_tanh", "tanh": "tanh"}
 ACTIVATIONS = {name: ours for name, ours in HEAD_ACTIVATIONS.items() if name != "tanh"}
@@ -107,8 +110,7 @@ def family_of(arch):
     if (arch.startswith(("roberta", "xlmr", "camembert", "gottbert")) or arch == "xlm") \
             and "enc_dec" not in arch:
         return "encoder"
-    if arch.startswith("transformer") and not arch.startswith(("transformer_ulm",
-                                                               "transformer_from_pretrained")):
+    if arch.startswith("transformer") and not arch.startswith(OTHER_TRANSFORMERS):
         return "seq2seq"
     if arch.startswith("bart"):
         return "seq2seq"
@@ -142,7 +144,7 @@ def section(root, name):
 
 
 def saved_options(state):
-    """(options, architecture, True if they are a cfg's) of a loaded checkpoint."""
+    """(options, architecture) of a loaded checkpoint."""
     if state.get("cfg") is not None:
         root = unpickle.plain(state["cfg"])
         if not isinstance(root, dict):
@@ -155,11 +157,11 @@ def saved_options(state):
         for name in ("bpe", "tokenizer"):
             options[name] = section(root, name).get("_name") or (
                 options.get(name) if isinstance(options.get(name), str) else None)
-        return options, model.get("_name") or model.get("arch"), True
+        return options, model.get("_name") or model.get("arch")
     if state.get("args") is not None:
         options = unpickle.plain(state["args"])
         if isinstance(options, dict):
-            return options, options.get("arch"), False
+            return options, options.get("arch")
     raise Refused("the checkpoint has neither cfg nor args: it does not say what model it is")
 
 
@@ -214,7 +216,7 @@ def refuse_unknown(options, family):
 
 def read(state):
     """(options with every default, architecture, family) of a loaded checkpoint."""
-    options, arch, has_cfg = saved_options(state)
+    options, arch = saved_options(state)
     if not isinstance(arch, str):
         raise Refused("the checkpoint does not name its architecture")
     family = family_of(arch)
@@ -224,7 +226,7 @@ def read(state):
                             "seq2seq": "transformer"}[family])
     if arch not in ARCHITECTURES:  # somebody's own name for sizes: heads must have been saved
         defaults = {k: v for k, v in defaults.items() if not k.endswith("_heads")}
-    if has_cfg and arch == "transformer_lm":  # since it is a dataclass, nothing is forced on it
+    if arch == "transformer_lm":  # what old versions forced on it, they saved; now nothing is
         defaults["decoder_normalize_before"] = False
     options = {**COMMON, **defaults, **{k: v for k, v in options.items() if v is not None}}
     if family == "lm" and arch != "transformer_lm":

@@ -35,6 +35,28 @@ class Rows:
         return self.tensor.array()[self.begin:self.end]
 
 
+class Product:
+    """a times b, both matrices: a linear map folded into the one beside it."""
+
+    dtype = "F32"
+
+    def __init__(self, a, b):
+        self.a, self.b, self.shape = a, b, (a.shape[0], b.shape[1])
+
+    def array(self):
+        return self.a.array().astype(np.float32) @ self.b.array().astype(np.float32)
+
+
+class Transposed:
+    """A matrix with rows and columns exchanged."""
+
+    def __init__(self, tensor):
+        self.tensor, self.dtype, self.shape = tensor, tensor.dtype, tensor.shape[::-1]
+
+    def array(self):
+        return self.tensor.array().T
+
+
 def model_tensors(state):
     """The model's floating tensors by name; what is no weight is left out."""
     model = state.get("model") if isinstance(state, dict) else None
