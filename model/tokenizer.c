@@ -228,3 +228,7 @@ size_t tokenizer_longest(const struct tokenizer *t) {
 int32_t tokenizer_bos(const struct tokenizer *t) {
 	return t->before.count ? t->before.ids[0] : -1;
 }
+
+bool tokenizer_is_fairseq(const struct tokenizer *t) {
+	return t->fairseq != NULL;
+}

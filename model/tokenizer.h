@@ -113,4 +113,7 @@ size_t tokenizer_longest(const struct tokenizer *t);
 /* The id that is added first by `add_special` (the start symbol), or -1. */
 int32_t tokenizer_bos(const struct tokenizer *t);
 
+/* Whether the ids are those of a fairseq dictionary. */
+bool tokenizer_is_fairseq(const struct tokenizer *t);
+
 #endif

@@ -73,7 +73,7 @@ static void draw(struct batch *b, struct ticket *t, int choice, const float *log
 
 	struct sampling sampling = job->sampling;
 	if (progress->n_tokens >= job->min_tokens)
-		sampling.n_banned = 0;
+		sampling.n_banned = job->n_never;
 	int32_t token;
 	if (!sample_token(b->sampler, logits, &sampling, past.tokens, (size_t)past.n, out->tokens,
 	                    (size_t)progress->n_tokens, random_stream(job, choice),

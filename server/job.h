@@ -134,6 +134,7 @@ struct job {
 	struct sampling sampling; /* bias and banned point to the next two */
 	struct logit_bias *bias;
 	int32_t *banned;
+	int n_never; /* so many of `banned` are banned after min_tokens, too */
 	struct depth_policy policy;
 	enum job_work work;
 	int num_beams; /* seq2seq: beam search of this width, and the choices of a prompt are its n

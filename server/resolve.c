@@ -11,8 +11,6 @@
 
 enum { LARGE_BYTES = 16384 };
 
-static const float NEVER = -1e30f; /* a bias that no score makes up for */
-
 bool resolve_is_large(const struct request *request) {
 	size_t bytes = 0;
 	for (size_t i = 0; i < request->n_inputs; i++)
@@ -145,10 +143,9 @@ static bool settle_seed(const struct request *request, uint64_t *ret_seed, struc
 static bool settle_bias(const struct model *model, struct job *job, struct error *e) {
 	const struct request *request = &job->request;
 	size_t n = request->n_logit_bias;
-	bool no_pad = model->facts.kind == KIND_SEQ2SEQ && model->facts.pad >= 0;
-	if (n == 0 && !no_pad)
+	if (n == 0)
 		return true;
-	job->bias = calloc(n + 1, sizeof *job->bias);
+	job->bias = calloc(n, sizeof *job->bias);
 	if (!job->bias)
 		return resolve_no_memory(e);
 	for (size_t i = 0; i < n; i++) {
@@ -160,25 +157,34 @@ static bool settle_bias(const struct model *model, struct job *job, struct error
 			                token, model->facts.vocab - 1);
 		job->bias[i] = (struct logit_bias){ token, request->logit_bias[i].bias };
 	}
-	if (no_pad) /* as in a search: fairseq never takes it */
-		job->bias[n++] = (struct logit_bias){ model->facts.pad, NEVER };
 	job->sampling.bias = job->bias;
 	job->sampling.n_bias = (int)n;
 	return true;
 }
 
-/* End symbols: they must not be drawn before min_tokens. */
+/* What must not be drawn: fairseq's models never answer padding, and before min_tokens there is no
+ * end symbol. */
 static bool settle_banned(const struct model *model, struct job *job, struct error *e) {
 	const struct facts *facts = &model->facts;
-	if (facts->eos < 0 || job->min_tokens == 0)
+	bool no_pad = facts->pad >= 0
+	                && (facts->kind == KIND_SEQ2SEQ || tokenizer_is_fairseq(model->tokenizer));
+	bool no_end = facts->eos >= 0 && job->min_tokens > 0;
+	if (!no_pad && !no_end)
 		return true;
-	job->banned = calloc((size_t)facts->n_eos + 1, sizeof *job->banned);
+	job->banned = calloc((size_t)facts->n_eos + 2, sizeof *job->banned);
 	if (!job->banned)
 		return resolve_no_memory(e);
-	job->banned[0] = facts->eos;
-	memcpy(job->banned + 1, facts->eos_ids, (size_t)facts->n_eos * sizeof *job->banned);
+	int n = 0;
+	if (no_pad)
+		job->banned[n++] = facts->pad;
+	job->n_never = n;
+	if (no_end) {
+		job->banned[n++] = facts->eos;
+		memcpy(job->banned + n, facts->eos_ids, (size_t)facts->n_eos * sizeof *job->banned);
+		n += facts->n_eos;
+	}
 	job->sampling.banned = job->banned;
-	job->sampling.n_banned = facts->n_eos + 1;
+	job->sampling.n_banned = n;
 	return true;
 }
 

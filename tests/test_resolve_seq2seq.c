@@ -91,11 +91,28 @@ TEST(no_answer_is_empty_and_none_holds_padding) {
 	rig.model->facts.pad = 1;
 	struct job *job = completion("{\"prompt\":[5],\"temperature\":1,\"logit_bias\":{\"5\":2}}");
 	CHECK_INT(job->min_tokens, 1);
+	CHECK_INT(job->sampling.n_banned, 2);
+	CHECK_INT(job->n_never, 1);
+	CHECK_INT(job->sampling.banned[0], 1);
+	CHECK_INT(job->sampling.banned[1], 2);
+	CHECK_INT(job->sampling.n_bias, 1);
+	job_destroy(job);
+	rig_close(&rig);
+}
+
+TEST(a_language_model_of_fairseqs_never_answers_padding) {
+	rig_open(&rig, "tiny-lm-adaptive");
+	CHECK_INT(rig.model->facts.pad, 1);
+	struct job *job = completion("{\"prompt\":[5],\"temperature\":0}");
+	CHECK_INT(job->sampling.n_bias, 0);
 	CHECK_INT(job->sampling.n_banned, 1);
-	CHECK_INT(job->sampling.banned[0], 2);
-	CHECK_INT(job->sampling.n_bias, 2);
-	CHECK_INT(job->sampling.bias[1].token, 1);
-	CHECK(job->sampling.bias[1].bias < -1e29f);
+	CHECK_INT(job->n_never, 1);
+	CHECK_INT(job->sampling.banned[0], 1);
+	job_destroy(job);
+	rig_close(&rig);
+	rig_open(&rig, "tiny-opt");
+	job = completion("{\"prompt\":[5]}");
+	CHECK_INT(job->sampling.n_banned, 0);
 	job_destroy(job);
 	rig_close(&rig);
 }
