@@ -4,7 +4,8 @@
  * lm_context_window_dataset.py): the texts, each closed by the end symbol, are one row of tokens. A
  * block scores --tokens-per-sample less --context-window of them, and is preceded by up to
  * --context-window tokens that it only sees. The first input of all is the start symbol; a later
- * block's first input is the token before it.
+ * block's first input is the token before it. Models trained with --add-bos-token see <s> before
+ * every block, and the end symbol as the first input of all.
  */
 #include <math.h>
 #include <stdio.h>
@@ -28,7 +29,7 @@ struct lm {
 	int n_texts;
 	struct block *blocks;
 	int n_blocks;
-	int32_t start;
+	int32_t start, bos; /* bos: stands before every block; -1: nothing does */
 	struct row *rows;
 	int *indices;
 };
@@ -157,15 +158,15 @@ static bool cut(struct task *t, struct lm *lm, char *err, size_t errlen) {
 	return true;
 }
 
-static bool check_options(struct task *t, char *err, size_t errlen) {
+static bool check_options(struct task *t, const struct lm *lm, char *err, size_t errlen) {
 	struct task_options *o = &t->options;
 	const struct facts *facts = &t->session->model->facts;
+	const int longest = facts->context - (lm->bos >= 0);
 	if (o->tokens_per_sample == 0)
-		o->tokens_per_sample =
-		                facts->context < DEFAULT_SAMPLE ? facts->context : DEFAULT_SAMPLE;
-	if (o->tokens_per_sample > facts->context)
+		o->tokens_per_sample = longest < DEFAULT_SAMPLE ? longest : DEFAULT_SAMPLE;
+	if (o->tokens_per_sample > longest)
 		snprintf(err, errlen, "--tokens-per-sample is %d, but the model's context is %d",
-		                o->tokens_per_sample, facts->context);
+		                o->tokens_per_sample, longest);
 	else if (o->context_window >= o->tokens_per_sample)
 		snprintf(err, errlen, "--context-window must be below --tokens-per-sample (%d)",
 		                o->tokens_per_sample);
@@ -183,6 +184,18 @@ static bool check_options(struct task *t, char *err, size_t errlen) {
 	return false;
 }
 
+static void choose_start(struct lm *lm, const struct model *model) {
+	int32_t eos = model->facts.eos;
+	lm->start = tokenizer_bos(model->tokenizer);
+	lm->bos = -1;
+	if (tokenizer_is_fairseq(model->tokenizer) && lm->start >= 0 && lm->start != eos) {
+		lm->bos = lm->start;
+		lm->start = eos;
+	}
+	if (lm->start < 0)
+		lm->start = eos;
+}
+
 static bool open_lm(struct task *t, char *err, size_t errlen) {
 	struct lm *lm = t->data = calloc(1, sizeof *lm);
 	const struct model *model = t->session->model;
@@ -190,14 +203,12 @@ static bool open_lm(struct task *t, char *err, size_t errlen) {
 		snprintf(err, errlen, "memory ran out");
 		return false;
 	}
-	if (!check_options(t, err, errlen) || !read_texts(t, lm, err, errlen)
+	choose_start(lm, model);
+	if (!check_options(t, lm, err, errlen) || !read_texts(t, lm, err, errlen)
 	                || !cut(t, lm, err, errlen))
 		return false;
-	lm->start = tokenizer_bos(model->tokenizer);
-	if (lm->start < 0)
-		lm->start = model->facts.eos;
 	t->items = lm->n_tokens;
-	int sample = t->options.tokens_per_sample;
+	int sample = t->options.tokens_per_sample + (lm->bos >= 0);
 	int rows = sample > ROWS ? sample : ROWS;
 	if (t->options.batch > 0)
 		rows = t->options.batch * sample;
@@ -275,19 +286,25 @@ static int run_step(struct task *t, const struct subnet *subnet, int from, doubl
 	}
 	while (from + count < lm->n_blocks && count < s->max_sequences && count <= ROWS) {
 		const struct block *b = &lm->blocks[from + count];
-		int length = b->end - b->context;
+		int before = lm->bos >= 0, length = b->end - b->context + before;
 		if (n + length > s->max_rows)
 			break;
 		struct sequence *sequence = sequence_open(s->w, subnet, length);
 		if (!sequence)
 			break;
 		open[count++] = sequence;
+		if (before) {
+			targets[n] = -1;
+			lm->rows[n++] = (struct row){
+				.sequence = sequence, .stack = STACK_DECODER, .token = lm->bos
+			};
+		}
 		for (int i = b->context; i < b->end; i++) {
 			targets[n] = i < b->first ? -1 : lm->tokens[i];
 			lm->rows[n++] = (struct row){ .sequence = sequence,
 				.stack = STACK_DECODER,
 				.token = i > 0 ? lm->tokens[i - 1] : lm->start,
-				.position = i - b->context };
+				.position = i - b->context + before };
 		}
 	}
 	bool ok = count > 0;

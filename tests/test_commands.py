@@ -123,6 +123,28 @@ def perplexity_follows_fairseqs_blocks_and_windows():
             near(found["perplexity"] / math.exp(wanted), 1, 1e-4)
 
 
+def a_model_trained_with_bos_sees_it_before_every_block():
+    need_torch()
+    model, ids = reference_fairseq.load(LM), words(LM)
+    folder = os.path.join(tempfile.mkdtemp(dir=FOLDER), "bos")
+    shutil.copytree(LM, folder)
+    for name, key, value in (("fathom_tokenizer.json", "start", "<s>"), ("config.json", "bos_token_id", 0)):
+        with open(os.path.join(folder, name), encoding="utf-8") as f:
+            changed = {**json.load(f), key: value}
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as f:
+            json.dump(changed, f)
+    lines = [[ids[w] for w in line] + [EOS] for line in LINES]
+    path = file_with("\n".join(" ".join(line) for line in LINES) + "\n")
+    row = [token for line in lines for token in line]
+    sources, total = [0, EOS] + row[:-1], 0.0
+    for begin, end in blocks_of(lines, 12, "none"):
+        tokens = [0] + sources[begin + 1:end + 1] + [row[end - 1]]
+        total -= float(model.log_probabilities(tokens, [0, 1, 2, 3])[1:].sum())
+    found = evaluate(folder, "--data", path, "--tokens-per-sample", "12",
+                     "--layers", "0,1,2,3")[0]
+    near(found["loss"], total / len(row))
+
+
 def accuracy_counts_the_labels_of_the_highest_score():
     need_torch()
     model, ids = reference_fairseq.load(ENCODER), words(ENCODER)
@@ -349,7 +371,8 @@ def help_lists_the_flags():
         assert flag in run(command, "--help")
 
 
-TESTS = [perplexity_follows_fairseqs_blocks_and_windows, accuracy_counts_the_labels_of_the_highest_score,
+TESTS = [perplexity_follows_fairseqs_blocks_and_windows,
+         a_model_trained_with_bos_sees_it_before_every_block, accuracy_counts_the_labels_of_the_highest_score,
          translations_are_scored_and_compared, depths_may_be_listed_in_any_way,
          a_picture_and_quality_json_are_written, inspect_counts_what_the_file_holds,
          inspect_shows_the_rate_that_suits_a_depth, prune_keeps_the_bytes_of_the_layers_that_stay,
