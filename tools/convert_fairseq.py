@@ -361,6 +361,7 @@ def encoder_decoder(options, tensors, where, arch):
     if options["share_decoder_input_output_embed"] and target not in tensors:
         if "decoder.output_projection.weight" in tensors:
             tensors[target] = tensors["decoder.output_projection.weight"]
+    fold_projections(options, tensors, target, sides["decoder"]["hidden_size"], notes)
     rows = [shape_of(tensors, source, 2)[0], shape_of(tensors, target, 2)[0]]
     first, second, languages = fairseq_text.dictionaries(where, options, rows)
     extra = [fairseq_text.extra_symbols(words, count, what + "'s")
