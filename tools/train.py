@@ -241,14 +241,29 @@ def export(model, args, path, vocab_size, note):
         out.write(note)
 
 
+def flags_of(args):
+    """The command line that these arguments stand for."""
+    words = [args.data]
+    for name, value in vars(args).items():
+        flag = name.replace("_", "-")
+        if name.startswith("encoder_") and not args.source_lang:
+            continue
+        if value is False and name != "bf16":
+            words.append("--no-" + flag)
+        elif value is True:
+            words.append("--" + flag)
+        elif name != "data" and value is not False and value not in (None, ""):
+            values = value if isinstance(value, (list, tuple)) else [value]
+            words += ["--" + flag, *map(str, values)]
+    return " ".join(words)
+
+
 def model_card(args, update, results):
-    flags = " ".join(f"--{k.replace('_', '-')}" + ("" if v is True else f" {v}")
-                     for k, v in vars(args).items() if v not in (None, False, ""))
     lines = [f"| {depth} | {value:.2f} |" for depth, value in results]
     kind = "encoder-decoder" if args.source_lang else "decoder language model"
     article = "An" if args.source_lang else "A"
     return (f"# Model card\n\n{article} {kind} trained with `tools/train.py` for "
-            f"{update} updates:\n\n    tools/train.py {flags}\n\n"
+            f"{update} updates:\n\n    tools/train.py {flags_of(args)}\n\n"
             "Perplexity per token on the validation text, layers kept evenly:\n\n"
             "| depth | perplexity |\n|---|---|\n" + "\n".join(lines) + "\n")
 
