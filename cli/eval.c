@@ -37,6 +37,8 @@ struct result {
 static const char usage[] =
                 "usage: fathom eval MODEL --data FILE [FLAGS]\n\n"
                 "  --depth LIST           12,6,3 or 1..12 or all; encoder-decoders: 12x6,6x3\n"
+                "                         (encoder x decoder); default: every depth, of an\n"
+                "                         encoder-decoder from all layers to one each\n"
                 "  --rule NAME            even, ends, prefix or tuned\n"
                 "  --layers LIST          exactly these layers; --encoder-layers LIST beside it\n"
                 "  --json FILE            results as JSON; - for standard output, and the\n"

@@ -62,8 +62,10 @@ const struct option option_table[] = {
 	                "how a depth becomes layers; empty: the model folder's own rule, else "
 	                "even"),
 	{ depth, "tiers", OPTION_TIERS, AT(tiers), AT(n_tiers), CONFIG_TIERS, NULL, 0, 0, NULL,
-	                "named depths, as a number of layers or a fraction of them (0.25); fast, "
-	                "balanced and full are always there" },
+	                "named depths, as a number of layers (of an encoder-decoder the decoder's) "
+	                "or "
+	                "a fraction of them (0.25, of both stacks); fast, balanced and full are "
+	                "always there" },
 	INT(depth, "default-max-tokens", default_max_tokens, "128", 1, 1000000,
 	                "tokens generated when a request does not say"),
 	INT(depth, "default-target-tokens", default_target_tokens, "200", 1, 1000000,
@@ -115,7 +117,7 @@ const struct option option_table[] = {
 	                "texts in one request to /v1/embeddings or /classify"),
 	INT(limits, "n", n, "8", 1, 128, "choices per prompt"),
 	INT(limits, "best-of", best_of, "8", 1, 128, "candidates per prompt"),
-	INT(limits, "beams", beams, "16", 1, 16, "width of a beam search"),
+	INT(limits, "beams", beams, "16", 1, 16, "most beams of a search"),
 	INT(limits, "stops", stops, "16", 1, 256, "stop strings"),
 	INT(limits, "stop-bytes", stop_bytes, "256", 1, 4096, "bytes of one stop string"),
 	INT(limits, "logit-bias", logit_bias, "300", 0, 100000, "entries of logit_bias"),
