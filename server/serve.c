@@ -84,8 +84,14 @@ static void on_first_model(void *arg, const char *failure) {
 	log_event(LOG_INFO, "listening", { "url", LOG_STR(http_url(server->main)) },
 	                { "admin_url", LOG_STR(server->admin ? http_url(server->admin) : NULL) },
 	                { "start_ms", LOG_F64(clock_ms(clock_now_ns() - server->started_ns)) });
-	printf("fathom %s (%d layers, %s, %s%s%s) listening on %s\n", model->name,
-	                model_layers(model), model->dtype, model->ops->name,
+	char layers[32];
+	const int encoder = model->facts.stack[STACK_ENCODER].layers;
+	if (model->facts.kind == KIND_SEQ2SEQ)
+		snprintf(layers, sizeof layers, "%d + %d", encoder, model_layers(model));
+	else
+		snprintf(layers, sizeof layers, "%d", model_layers(model));
+	printf("fathom %s (%s layers, %s, %s%s%s) listening on %s\n", model->name, layers,
+	                model->dtype, model->ops->name,
 	                server->admin ? ", admin at " : "",
 	                server->admin ? http_url(server->admin) : "", http_url(server->main));
 	fflush(stdout);
