@@ -91,8 +91,7 @@ static void on_first_model(void *arg, const char *failure) {
 	else
 		snprintf(layers, sizeof layers, "%d", model_layers(model));
 	printf("fathom %s (%s layers, %s, %s%s%s) listening on %s\n", model->name, layers,
-	                model->dtype, model->ops->name,
-	                server->admin ? ", admin at " : "",
+	                model->dtype, model->ops->name, server->admin ? ", admin at " : "",
 	                server->admin ? http_url(server->admin) : "", http_url(server->main));
 	fflush(stdout);
 }
