@@ -79,10 +79,6 @@ const char *task_item(const struct task *t) {
 	return t->kind->item;
 }
 
-bool task_higher_is_better(const struct task *t) {
-	return t->kind->higher_is_better;
-}
-
 long task_items(const struct task *t) {
 	return t->items;
 }

@@ -72,7 +72,6 @@ bool task_run(struct task *task, const struct subnet *subnet, bool quality, task
 
 const char *task_metric(const struct task *task); /* "perplexity", "accuracy", "bleu" */
 const char *task_item(const struct task *task);   /* "token", "text", "sentence" */
-bool task_higher_is_better(const struct task *task);
 long task_items(const struct task *task);
 
 #endif

@@ -318,7 +318,6 @@ static bool run_classify(struct task *t, const struct subnet *subnet, bool quali
 const struct task_kind task_classify = { .name = "classify",
 	.metric = "accuracy",
 	.item = "text",
-	.higher_is_better = true,
 	.model = KIND_ENCODER,
 	.open = open_classify,
 	.close = close_classify,

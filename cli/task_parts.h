@@ -14,7 +14,6 @@ struct ids {
 
 struct task_kind {
 	const char *name, *metric, *item;
-	bool higher_is_better;
 	enum model_kind model;
 	bool (*open)(struct task *t, char *err, size_t errlen);
 	void (*close)(struct task *t);

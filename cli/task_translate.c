@@ -551,7 +551,6 @@ static bool run_translate(struct task *t, const struct subnet *subnet, bool qual
 const struct task_kind task_translate = { .name = "translate",
 	.metric = "bleu",
 	.item = "sentence",
-	.higher_is_better = true,
 	.model = KIND_SEQ2SEQ,
 	.open = open_translate,
 	.close = close_translate,

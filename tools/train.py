@@ -31,6 +31,8 @@ from transformer import PAD, POSITION_OFFSET
 
 START = 2  # </s>: the start symbol and the end of a document
 SIDES = ("encoder", "decoder")
+SHAPE = ("layers", "embed_dim", "ffn_embed_dim", "attention_heads", "normalize_before",
+         "learned_pos")
 
 
 class Blocks:
@@ -316,7 +318,8 @@ def parse_arguments():
     add("--save-interval-updates", type=int, default=200)
     add("--validate-interval-updates", type=int, default=500)
     add("--log-interval", type=int, default=50)
-    add("--restore-file", default="", help="checkpoint or model folder to take weights from")
+    add("--restore-file", default="",
+        help="checkpoint or model folder to take weights from, and with them the model's shape")
     add("--eval-depths", default="", help="comma list of depths, or of ENCODERxDECODER; "
                                           "default: all, half and a quarter")
     add("--export", default="", help="model folder to write at the end")
@@ -329,6 +332,36 @@ def parse_arguments():
     args.batch_size = args.batch_size or (128 if args.source_lang else 4)
     args.decoder_layers = args.decoder_layers or (6 if args.source_lang else 12)
     return args
+
+
+def take_shape(args):
+    """What --restore-file fixes, whatever the flags say: the numbers of its layers and tables."""
+    path = args.restore_file
+    if not path:
+        return
+    if not os.path.isdir(path):
+        saved = torch.load(path, map_location="cpu").get("args", {})
+        names = [f"{side}_{part}" for side in SIDES for part in SHAPE] + [
+            "activation_fn", "share_all_embeddings", "max_source_positions", "max_target_positions"]
+        for name in names:
+            setattr(args, name, saved.get(name, getattr(args, name)))
+        return
+    config = folder.read_config(path)
+    for side, stack, positions in (("decoder", config.get("decoder", config), "target"),
+                                   ("encoder", config.get("encoder"), "source")):
+        if not stack:
+            continue
+        numbers = (stack["num_hidden_layers"], stack["hidden_size"],
+                   stack.get("intermediate_size", stack.get("ffn_dim")),
+                   stack["num_attention_heads"],
+                   stack.get("do_layer_norm_before", stack.get("norm", "pre") == "pre"),
+                   stack.get("positions", "learned") == "learned")
+        for part, number in zip(SHAPE, numbers):
+            setattr(args, f"{side}_{part}", number)
+        setattr(args, f"max_{positions}_positions", stack["max_position_embeddings"])
+        name = stack["activation_function"]
+        args.activation_fn = {"gelu_new": "gelu_accurate", "gelu_tanh": "gelu_accurate"}.get(name, name)
+    args.share_all_embeddings = bool(config.get("share_embeddings"))
 
 
 def kept_layers(args):
@@ -391,6 +424,7 @@ def main():
     args = parse_arguments()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_flush_denormal(True)
+    take_shape(args)
     keeps = kept_layers(args)
     tokenizer = bpe.Tokenizer(args.tokenizer)
     read = Pairs if args.source_lang else Blocks
