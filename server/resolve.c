@@ -51,12 +51,19 @@ static int longest_past(const struct job *job) {
 /* Texts that go through an encoder must fit it by themselves. */
 static bool check_sources(const struct model *model, const struct job *job, struct error *e) {
 	int context = model->facts.stack[STACK_ENCODER].context;
+	const char *field = resolve_prompt_field(&job->request);
+	bool cut = job->request.kind == REQUEST_EMBEDDING || job->request.kind == REQUEST_CLASSIFY;
 	if (model->facts.kind == KIND_LM)
 		return true;
 	for (int i = 0; i < job->n_prompts; i++) {
-		if (job->prompts[i].n_tokens > context)
-			return too_long(resolve_prompt_field(&job->request), context,
-			                job->prompts[i].n_tokens, 0, e);
+		if (job->prompts[i].n_tokens <= context)
+			continue;
+		if (cut)
+			return error_set(e, ERROR_CONTEXT_LENGTH_EXCEEDED, field,
+			                "This model's maximum context length is %d tokens, but the "
+			                "%s has %d; shorten it or send \"truncate\": true.",
+			                context, field, job->prompts[i].n_tokens);
+		return too_long(field, context, job->prompts[i].n_tokens, 0, e);
 	}
 	return true;
 }
@@ -101,6 +108,11 @@ static bool settle_lengths(const struct model *model, const struct config *confi
 		max = request->max_tokens.value;
 		if (!check_max_tokens(request, e))
 			return false;
+		if (seq2seq && longest + max > context)
+			return error_set(e, ERROR_CONTEXT_LENGTH_EXCEEDED, "max_tokens",
+			                "max_tokens is %lld, but an answer of this model has at "
+			                "most %d tokens; ask for fewer.",
+			                (long long)max, context - longest);
 		if (longest + max > context)
 			return too_long(field, context, longest, max, e);
 	} else if (longest + 1 > context) {

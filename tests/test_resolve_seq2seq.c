@@ -206,7 +206,8 @@ TEST(source_and_target_have_their_own_lengths) {
 	CHECK_INT(job->max_tokens, 63); /* 200 by default, 64 positions, one for the start */
 	job_destroy(job);
 	refused("{\"prompt\":[5,6,7,8,9]}", ERROR_CONTEXT_LENGTH_EXCEEDED, "prompt");
-	refused("{\"prompt\":[5],\"max_tokens\":64}", ERROR_CONTEXT_LENGTH_EXCEEDED, "target");
+	refused("{\"prompt\":[5],\"max_tokens\":64}", ERROR_CONTEXT_LENGTH_EXCEEDED,
+	                "max_tokens"); /* a field that the route has */
 	rig.config.default_target_tokens = 20;
 	job = completion("{\"prompt\":[5]}");
 	CHECK_INT(job->max_tokens, 20);

@@ -216,7 +216,9 @@ def a_text_without_a_mask_is_told_what_to_write(server):
 def too_long_is_refused_or_cut(server):
     long = " ".join(["ba"] * 60)  # 40 positions
     for path in ("/v1/embeddings", "/classify"):
-        refused(server, path, 400, "context_length_exceeded", "input", input=long, head=HEAD)
+        message = refused(server, path, 400, "context_length_exceeded", "input", input=long,
+                          head=HEAD)
+        assert '"truncate": true' in message, message
     answer = embed(server, input=long, truncate=True)
     same(answer["usage"]["prompt_tokens"], 40)
     cut = [0] + [4] * 38 + [2]
