@@ -211,7 +211,11 @@ static bool load_flag(struct config *config, int argc, char **argv, int *i, bool
                 size_t errlen) {
 	const char *flag = argv[*i];
 	if (strncmp(flag, "--", 2) != 0) {
-		snprintf(err, errlen, "unexpected argument \"%s\"; flags start with --", flag);
+		snprintf(err, errlen,
+		                "unexpected argument \"%s\"; flags start with --, and a model "
+		                "folder is named with "
+		                "--model",
+		                flag);
 		return false;
 	}
 	const char *name = flag + 2;
