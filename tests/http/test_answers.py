@@ -75,11 +75,14 @@ def text_held_back_moves_no_token():
         text = s.complete(**body).json()["choices"][0]["text"]
         body["stop"] = [text[i:i + 40] + "~~~" for i in range(60, 540, 60)]  # begun, not met
         whole = s.complete(**body).json()["choices"][0]
-        chunks = [e["choices"][0] for e in s.stream(**body)[:-1]]
-        assert len(chunks) > 5
-        same("".join(c["text"] for c in chunks), whole["text"])
-        same([x for c in chunks for x in c["logprobs"]["text_offset"]],
-             whole["logprobs"]["text_offset"])
+        pieces = []
+        for _ in range(10):  # a fast machine may send 600 tokens in a few chunks now and then
+            chunks = [e["choices"][0] for e in s.stream(**body)[:-1]]
+            same("".join(c["text"] for c in chunks), whole["text"])
+            same([x for c in chunks for x in c["logprobs"]["text_offset"]],
+                 whole["logprobs"]["text_offset"])
+            pieces.append(len(chunks))
+        assert max(pieces) > 5, pieces
 
 
 @test
