@@ -207,10 +207,13 @@ static void begin_step(struct batch *b) {
 	b->attended = b->chunk_attended = b->source_attended = 0;
 	memset(b->row_count, 0, sizeof b->row_count);
 	memset(b->source_count, 0, sizeof b->source_count);
+	memset(b->decode_count, 0, sizeof b->decode_count);
 }
 
 static void tell(const struct batch *b, struct batch_stats *ret_stats) {
 	struct cost_step step = { .rows = b->n_rows,
+		.decode_rows = b->decode_rows,
+		.decode_count = b->decode_count,
 		.logit_rows = b->n_wants,
 		.class_rows = b->class_rows,
 		.attended = b->attended,

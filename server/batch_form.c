@@ -6,6 +6,8 @@
  * While answers grow, the rows of prompts are bounded, so that a long prompt delays them little. A
  * source cannot be cut: the first one of a step may pass the bound.
  */
+#include <string.h>
+
 #include "server/batch_parts.h"
 
 static int least(int a, int b) {
@@ -87,6 +89,7 @@ static void form_answers(struct batch *b) {
 			form_beams(b, t, i);
 	}
 	b->decode_rows = b->n_rows;
+	memcpy(b->decode_count, b->row_count[STACK_DECODER], sizeof b->decode_count);
 }
 
 static void form_chunk(struct batch *b, struct ticket *t, int prompt, int rows) {

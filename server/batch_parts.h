@@ -65,6 +65,7 @@ struct batch {
 	int n_texts, class_rows;
 	int row_count[STACKS][MAX_LAYERS];
 	int source_count[MAX_LAYERS];
+	int decode_count[MAX_LAYERS]; /* of row_count, rows of running answers */
 	double attended, chunk_attended, source_attended;
 	int *logit_rows;          /* [max_logit_rows] */
 	struct logit_need *needs; /* [max_logit_rows] */

@@ -50,6 +50,10 @@ struct cost_step {
 	 * no layer attends to a source. */
 	const int *source_count;
 	int rows;       /* of both stacks */
+	/* Of these, the rows of running answers, and how many of them keep each decoder layer; NULL:
+	 * unknown. What a step takes beyond them is what others' prompts cost running answers. */
+	int decode_rows;
+	const int *decode_count;
 	int logit_rows; /* through the language model's or the masked-token head */
 	int class_rows; /* through a classifier */
 	/* Sums over rows of kept layers x keys / 1,024. A decoder's keys are its own past, itself
