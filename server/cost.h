@@ -49,7 +49,7 @@ struct cost_step {
 	/* [decoder layers] source rows whose keys and values are projected for that layer; NULL:
 	 * no layer attends to a source. */
 	const int *source_count;
-	int rows;       /* of both stacks */
+	int rows; /* of both stacks */
 	/* Of these, the rows of running answers, and how many of them keep each decoder layer; NULL:
 	 * unknown. What a step takes beyond them is what others' prompts cost running answers. */
 	int decode_rows;
