@@ -130,4 +130,211 @@ struct scheduler_queue {
 /* Milliseconds until a request that comes now would join. */
 double scheduler_wait_ms(const struct scheduler_queue *queue);
 
+/* ---- the scheduler --------------------------------------------------------------------------- */
+
+/*
+ * One object that decides for all requests of an engine: who joins the batch and at which depth,
+ * who steps down, who is refused, expires or is cut, how many rows of prompts the next step has, in
+ * which order prompts are fed, and who rests. It is pure: no clock, no lock, no allocation after
+ * creation. Times are milliseconds of any one clock. It runs on the engine thread, and with the same
+ * code in the simulator.
+ */
+struct scheduler;
+
+/* How far a running request is: true whenever scheduler_next is called. All zero while it waits. */
+struct scheduled_progress {
+	int rows;           /* decode rows that it has in the next step, unless it rests */
+	double keys;        /* that they see, summed; their source included */
+	int coming_rows;    /* decode rows that its prompts being fed will become, */
+	double coming_keys; /* and what those will see at first */
+	int prompt_tokens;  /* the decoder's, still to be fed: of groups that have begun, */
+	int later_tokens;   /* and of those that have not */
+	int sources;        /* texts that the encoder still has to read, begun or not */
+	int source_tokens;  /* of all of them */
+	int source_tiles;
+	double source_squares; /* sum of length x length / 1,024 */
+	int choices_left;      /* answers, or live beams, that have not ended */
+	int tokens_out;        /* of the longest answer */
+	bool first_out;        /* a token is out: a time to first token is kept or lost */
+	bool can_end;          /* it could be cut now and be an answer */
+	bool more;             /* it has groups to begin */
+};
+
+/* A request as the scheduler sees it: embedded in the engine's tickets, and in the simulator's
+ * requests. */
+struct scheduled {
+	/* Set before scheduler_arrive; constant afterwards. */
+	int priority;                        /* lower is more urgent */
+	double arrival_ms;                   /* when it was received */
+	double deadline_ms;                  /* hard, a moment; INFINITY: none */
+	double latency_ms, ttft_ms, tpot_ms; /* soft budgets, from arrival_ms on; 0: none */
+	enum on_miss on_miss;
+	bool automatic;              /* the scheduler chooses the depth; else `subnet` binds */
+	bool may_step_down;          /* while it runs; only with `automatic` and a budget */
+	bool texts;                  /* for an encoder alone: it never decodes */
+	const struct ladder *ladder; /* with `automatic`; must outlive the request */
+	int min_depth[STACKS],
+	                max_depth[STACKS]; /* with `automatic`; 1 <= min <= max of a stack that
+	                                           * the model has, 0 else */
+	int places; /* sequences that it takes of cost_limits.sequences, most of all its groups */
+	/* All that it is to do, as predicted; `subnet` is not read. output_tokens is the length that
+	 * it is planned for. */
+	struct cost_work work;
+
+	/* Written by the engine or the simulator. */
+	struct scheduled_progress progress;
+
+	/* Decided: valid from SCHEDULER_JOIN on. The binding ones are set before scheduler_arrive. */
+	struct subnet subnet;
+	enum depth_reason reason;
+	struct cost_time predicted; /* from joining; the median */
+	double predicted_ms;        /* from arrival_ms on; < 0: no cost model */
+	int changes;                /* times that it stepped down */
+	bool rests;                 /* it has no row in the next step */
+
+	/* The scheduler's own. */
+	struct scheduled_place {
+		bool waiting, running;
+		double class;      /* priority less what waiting has gained */
+		double start_ms;   /* latest moment at which work must begin; lost ones: patience */
+		double stale_ms;   /* when the two must be computed again */
+		double due_ms;     /* end of its nearest budget or deadline; INFINITY: none */
+		double service_ms; /* at the shallowest depth, alone */
+		double low_ms;     /* share of the engine's time at the shallowest depth */
+		bool lost;         /* its budget can no longer be met */
+		double rested_ms, ran_ms; /* since when it rests; moment of its last row */
+		int rested;               /* steps in a row */
+		double pace_ms;           /* most that a step may take; INFINITY: no need */
+		int index;                /* in the array that it is in */
+	} at;
+};
+
+/* Ideas that can be turned off, for comparison. 0: all on. */
+enum scheduler_without {
+	SCHEDULER_WITHOUT_ORDER = 1 << 0,      /* first come, first served within a class */
+	SCHEDULER_WITHOUT_NEIGHBOURS = 1 << 1, /* depth by the own budget only */
+	SCHEDULER_WITHOUT_STEP_DOWN = 1 << 2,
+	SCHEDULER_WITHOUT_HOLD = 1 << 3, /* nothing is held back in the queue */
+	SCHEDULER_WITHOUT_RESTS = 1 << 4,
+	SCHEDULER_WITHOUT_LOST = 1 << 5,    /* lost budgets are as good as others */
+	SCHEDULER_WITHOUT_CHUNKS = 1 << 6,  /* prompts are cut by cost_limits only */
+	SCHEDULER_WITHOUT_WAITING = 1 << 7, /* depth regardless of what waits */
+};
+
+struct scheduler_options {
+	struct cost_limits limits;
+	int layers[STACKS];     /* of the model; 0: no such stack */
+	int most_waiting;       /* requests; more are not taken */
+	int overload_min_depth; /* of the main stack, `auto` without a budget: floor under load, */
+	int overload_max_depth; /* and where it begins; 0: all layers */
+	double backlog_ms; /* of budgetless and lost work beyond which lost requests are refused */
+	unsigned without;  /* enum scheduler_without */
+	/* Whether the next group of a request has room at `subnet`: places, and blocks of the pool. */
+	bool (*fits)(void *arg, const struct scheduled *r, const struct subnet *subnet);
+	void *arg;
+};
+
+/* NULL if memory ran out. */
+struct scheduler *scheduler_create(const struct scheduler_options *options);
+void scheduler_destroy(struct scheduler *s);
+
+/* A request begins to wait. False: as many wait as may. `cost` may be unfitted: then nothing is
+ * predicted and budgets choose nothing. */
+bool scheduler_arrive(struct scheduler *s, struct scheduled *r, const struct cost_model *cost,
+                double now_ms);
+/* A request leaves: it ended, was cancelled, refused, has expired or was cut. */
+void scheduler_leave(struct scheduler *s, struct scheduled *r);
+
+int scheduler_waiting(const struct scheduler *s);
+int scheduler_running(const struct scheduler *s);
+
+enum scheduler_verdict {
+	SCHEDULER_STEP,   /* nothing else is to be done: run a step, if anything runs */
+	SCHEDULER_JOIN,   /* `who` begins its first group at who->subnet */
+	SCHEDULER_MORE,   /* `who`, which runs, begins its next group */
+	SCHEDULER_NARROW, /* `who` goes on at `plan` of the decoder (who->subnet has it already) */
+	SCHEDULER_REFUSE, /* `who`, which waits, is refused; `refusal` says why */
+	SCHEDULER_EXPIRE, /* the deadline of `who` has passed without an answer: 504 */
+	SCHEDULER_CUT, /* `who` ends with what it has, at its deadline or (`budget`) its budget */
+};
+
+enum scheduler_refusal {
+	SCHEDULER_ACCEPTED,
+	SCHEDULER_TOO_LARGE,    /* the pool can never hold it */
+	SCHEDULER_UNATTAINABLE, /* on_miss reject: an idle server would miss the budget, too */
+	SCHEDULER_BUSY,         /* on_miss reject: only the load makes it miss */
+	SCHEDULER_OVERLOADED,   /* the budget is lost and too much such work waits already */
+};
+
+struct scheduler_action {
+	enum scheduler_verdict verdict;
+	struct scheduled *who; /* NULL with STEP */
+	struct plan plan;      /* NARROW */
+	enum scheduler_refusal refusal;
+	bool budget; /* CUT: at the latency budget; else at the deadline */
+	/* STEP: most rows of prompts; a source, which cannot be parted, may be the first to pass it.
+	 * 0: none, and only if something decodes. */
+	int prompt_rows;
+	double step_ms; /* predicted; 0: no cost model */
+	/* STEP: the running requests in the order in which their prompts are fed. At least one of
+	 * them does not rest and has rows or prompts. Valid until the next call. */
+	struct scheduled *const *order;
+	int n_order;
+};
+
+/*
+ * To be called at every step boundary until it says SCHEDULER_STEP, doing each time what it says:
+ *	JOIN, MORE   begin the group and write who->progress
+ *	NARROW       go on with the plan
+ *	REFUSE, EXPIRE, CUT   end it and call scheduler_leave
+ * Requests that ended in the step before have left by then.
+ */
+void scheduler_next(struct scheduler *s, const struct cost_model *cost, double now_ms,
+                struct scheduler_action *ret_action);
+
+/* ---- seen from outside ----------------------------------------------------------------------- */
+
+enum { SCHEDULER_KNOTS = 24 };
+
+/*
+ * What another thread needs to foresee what would become of a request: a plain copy, published at
+ * step boundaries. The work that is due is a curve over due times.
+ */
+struct scheduler_view {
+	struct cost_limits limits;
+	int overload_min_depth, overload_max_depth;
+	double backlog_bound_ms;
+	unsigned without;
+	struct cost_load load; /* what runs */
+	int waiting, waiting_places;
+	int running_places;
+	double wait_ms;     /* until a request without a budget that comes now would join */
+	double backlog_ms;  /* of budgetless and lost requests that wait */
+	double tightest_ms; /* most that a step may take; INFINITY: no need */
+	int n_knots;
+	struct scheduler_knot {
+		double due_ms;  /* a moment */
+		double work_ms; /* of the engine, due by then, at the shallowest depths allowed */
+	} knots[SCHEDULER_KNOTS];
+};
+/* Engine thread. */
+void scheduler_view(const struct scheduler *s, struct scheduler_view *ret_view);
+
+struct scheduler_foresight {
+	struct subnet subnet;
+	enum depth_reason reason;
+	struct cost_time time; /* from joining; the median */
+	double queue_ms;       /* until it would join */
+	double predicted_ms;   /* from arrival_ms on, without a margin; < 0: no cost model */
+	bool fits;             /* its budgets, with the margin */
+	enum scheduler_refusal refusal; /* ACCEPTED, UNATTAINABLE, BUSY or OVERLOADED */
+	double alone_ms;       /* with the margin, on an idle server at the best allowed depth */
+	double retry_after_ms; /* when trying again may help */
+};
+
+/* Any thread. What would become of a request that arrived now; `r` is as for scheduler_arrive. */
+void scheduler_foresee(const struct scheduler_view *view, const struct cost_model *cost,
+                const struct scheduled *r, double now_ms,
+                struct scheduler_foresight *ret_foresight);
+
 #endif
