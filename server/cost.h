@@ -22,6 +22,17 @@
 enum { COST_POINTS = 10 };
 extern const int cost_rows[COST_POINTS]; /* 1, 2, 4, 8, 12, 16, 32, 64, 128, 512 */
 
+/* Steps of running answers only, of prompts only, of both, and of texts for an encoder without
+ * running answers. */
+enum cost_kind { COST_DECODE, COST_PREFILL, COST_MIXED, COST_ENCODE, COST_KINDS };
+
+const char *cost_kind_name(enum cost_kind kind); /* "decode", ... */
+
+/* Quantiles of |actual / predicted - 1|; both 0: none were seen. */
+struct cost_error {
+	double p50, p95;
+};
+
 struct cost_model {
 	double layer_ms[STACKS][COST_POINTS]; /* one layer at cost_rows[i] rows */
 	double cross_ms[COST_POINTS]; /* keys and values of cost_rows[i] source rows, one layer */
@@ -32,11 +43,17 @@ struct cost_model {
 	double class_ms;              /* a row that a classifier scores */
 	double constant_ms;           /* of a step */
 	double row_ms;                /* of a row outside the layers: embedding */
+	/* The tables hold the median step of this machine as it usually is. Beside them stand three
+	 * factors and rates that are learnt apart; 0 stands for "not known", which changes nothing. */
+	double pace;       /* of the last steps: actual over the tables; contention raises it */
+	double mean_ratio; /* mean over median of step times: a request is a sum of steps */
+	double interference_ms; /* what others' prompts add to a step, for each row of theirs */
 	double margin; /* predictions are multiplied by this; learnt from their own errors; >= 1 */
 	double margin_rescued; /* the same for requests that may step down when they fall behind */
-	double error_p50, error_p95; /* of |actual / predicted - 1|, recent requests */
-	double answer_ratio;         /* learnt quantile of answer length over max_tokens */
-	double target_ratio;         /* the same of a seq2seq's answers over their sources */
+	double error_p50, error_p95;              /* of |actual / predicted - 1|, recent requests */
+	struct cost_error step_error[COST_KINDS]; /* the same of recent steps */
+	double answer_ratio; /* learnt quantile of answer length over max_tokens */
+	double target_ratio; /* the same of a seq2seq's answers over their sources */
 	bool fitted;
 };
 
