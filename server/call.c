@@ -33,7 +33,7 @@ void call_common_fields(const struct call *call, struct fields *ret_fields) {
 	ret_fields->n = 0;
 	fields_add(ret_fields, "X-Request-Id", "%s", call->request_id);
 	fields_add(ret_fields, "X-Content-Type-Options", "nosniff");
-	if (call->close || call->server->life >= LIFE_DRAINING)
+	if (call->close || call->server->life >= LIFE_LEAVING)
 		fields_add(ret_fields, "Connection", "close");
 	cors_fields(call, ret_fields);
 }

@@ -61,10 +61,11 @@ static void on_tick(void *arg) {
 
 static void on_signal(void *arg) {
 	struct server *server = arg;
-	if (server->life >= LIFE_LEAVING) {
+	if (server->signalled) {
 		log_event(LOG_WARN, "second_signal", { "action", LOG_STR("exit at once") });
 		_exit(1);
 	}
+	server->signalled = true; /* after POST /drain the first one changes nothing */
 	drain_start(server, "signal");
 }
 

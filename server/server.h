@@ -57,6 +57,7 @@ struct server {
 	struct loop_timer *tick; /* the loop's heartbeat; pings of silent streams */
 	struct drain drain;
 	struct loop_signal *sigterm, *sigint;
+	bool signalled;            /* by SIGTERM or SIGINT: the next one ends the process */
 	struct http *main, *admin; /* admin: NULL without the option */
 	struct worker *tokeniser, *loader;
 

@@ -290,7 +290,8 @@ def the_drain_delay_serves_on():
         s.signal()
         assert eventually(lambda: s.ask("GET", "/readyz").status == 503)
         same(s.ask("GET", "/livez").status, 200)
-        same(s.complete(prompt="a", max_tokens=2).status, 200)
+        answer = s.complete(prompt="a", max_tokens=2)
+        same((answer.status, answer.headers["connection"]), (200, "close"))  # come back elsewhere
         same(s.wait(), 0)
         try:
             s.connect().close()
@@ -325,6 +326,16 @@ def drain_over_http():
     with Server() as s:
         same(s.ask("POST", "/drain").status, 404)  # not on the main listener
         same(s.ask("POST", "/drain", admin=True).status, 202)
+        same(s.wait(), 0)
+
+
+@test
+def a_signal_after_a_drain_over_http_ends_nothing_early():
+    with long_model() as folder, Server(model=folder) as s:
+        with begin(s, max_tokens=1500) as c:
+            same(s.ask("POST", "/drain", admin=True).status, 202)
+            s.signal()
+            same(c.answer().status, 200)
         same(s.wait(), 0)
 
 
