@@ -22,6 +22,8 @@
 
 enum { LOAD_NAME = 32, LOAD_PATH = 1024, LOAD_CLASSES = 16, LOAD_PHASES = 64 };
 
+#define LOAD_MOST_REQUESTS 10000000
+
 enum load_arrivals {
 	LOAD_CLOSED,  /* `clients` that each wait for their answer, think, and ask again */
 	LOAD_POISSON, /* independent of answers: gaps exponential, */
@@ -77,6 +79,8 @@ struct load {
 	struct load_class base;                  /* what a class does not say itself */
 	struct load_class classes[LOAD_CLASSES]; /* after load_settle at least one */
 	int n_classes;
+	bool arrivals_set; /* else load_settle takes them from trace, cv and rate */
+	bool mixed;        /* the classes were described; else a trace may name its own */
 };
 
 /* One request. */
@@ -96,9 +100,26 @@ struct load_request {
 /* A word of the description: a flag with dashes, a JSON member with underscores. */
 struct load_word {
 	const char *name;  /* "latency_budget_ms" */
-	const char *value; /* "MS", for --help; NULL: a yes or no */
+	const char *value; /* "MS", for --help */
 	const char *help;
-	bool of_class; /* may stand inside a class, too */
+	enum { LOAD_OF_LOAD, LOAD_OF_CLASS, LOAD_OF_BOTH } where;
+	/* How it is read, and the place of its value in struct load or struct load_class. */
+	enum load_kind {
+		LOAD_IS_NAME,
+		LOAD_IS_PATH,
+		LOAD_IS_DEPTH,
+		LOAD_IS_INT,
+		LOAD_IS_SEED,
+		LOAD_IS_REAL,
+		LOAD_IS_NUMBER,
+		LOAD_IS_BOOL,
+		LOAD_IS_MISS,
+		LOAD_IS_ARRIVALS,
+		LOAD_IS_PHASES,
+		LOAD_IS_MIX,
+	} kind;
+	size_t offset;
+	double min, max;
 };
 
 /* All words: the rows of --help, ended by one without a name. */

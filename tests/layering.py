@@ -15,8 +15,8 @@ import tempfile
 FOLDERS = {  # folder: the folders whose headers it may include, besides its own
     "proto": set(), "model": set(), "config": set(),
     "server": {"proto", "model", "config"},
-    "cli": {"proto", "model", "config", "server"},
-    "bench": {"proto", "model", "config", "server", "cli"},
+    "bench": {"proto", "model", "config", "server"},
+    "cli": {"proto", "model", "config", "server", "bench"},
     "tests": {"proto", "model", "config", "server", "cli", "bench"},
 }
 LEAVES = {"proto", "model", "config"}
@@ -25,7 +25,8 @@ LIBRARIES = {  # header: the files that may see it, as patterns over the path, a
     "cblas.h": (r"model/ops_blas\.c", 1),
     "pcre2.h": (r"model/pattern\.c", 1),
     "sentencepiece_processor.h": (r"model/pieces\.cc", 1),
-    "uv.h": (r"server/.*|cli/bench[^/]*|bench/.*", None),
+    "curl/curl.h": (r"bench/client\.c", 1),
+    "uv.h": (r"server/.*|bench/client[^/]*", None),
     "jansson.h": (r"proto/.*|config/.*|model/doc\.c|tests/.*", None),
 }
 SYNCHRONISATION = {"pthread.h", "stdatomic.h", "threads.h", "semaphore.h"}
@@ -204,6 +205,9 @@ PLANTED = [  # path, text put at its end, part of the fault
     ("proto/p.h", '#include "model/a.h"\n', "proto/ may not know model/"),
     ("config/c.c", '#include "server/s.h"\n', "config/ may not know server/"),
     ("server/s.h", '#include "cli/main.h"\n', "server/ may not know cli/"),
+    ("server/s.h", '#include "bench/b.h"\n', "server/ may not know bench/"),
+    ("bench/b.c", '#include "cli/main.h"\n', "bench/ may not know cli/"),
+    ("bench/b.c", "#include <curl/curl.h>\n", "sees <curl/curl.h>"),
     ("cli/main.c", '#include "tests/check.h"\n', "cli/ may not know tests/"),
     ("model/a.c", '#include "a.h"\n', "folder is missing"),
     ("model/a.c", '#include "../server/s.h"\n', "folder is missing"),
