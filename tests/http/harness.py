@@ -222,6 +222,11 @@ def parse_events(data):
     return events
 
 
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        return s.getsockname()[1]
+
+
 def eventually(condition, seconds=PATIENCE):
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -10,8 +10,8 @@ import sys
 import tempfile
 import time
 
-from harness import (BINARY, ROOT, TINY, Connection, Server, eventually, in_background,
-                     long_model, main, parse_events, request_text, same, test)
+from harness import (BINARY, ROOT, TINY, Connection, Server, eventually, free_port,
+                     in_background, long_model, main, parse_events, request_text, same, test)
 
 # Far longer than the test waits; the first token comes at once.
 LONG = {"prompt": "The", "max_tokens": 16000, "ignore_eos": True, "temperature": 0}
@@ -337,11 +337,6 @@ def a_signal_after_a_drain_over_http_ends_nothing_early():
             s.signal()
             same(c.answer().status, 200)
         same(s.wait(), 0)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return s.getsockname()[1]
 
 
 @test
