@@ -1,39 +1,312 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The scheduler's decisions. No clock, no lock, no memory of its own. */
+/* The scheduler's life, who waits and who runs, and what is to be done at a step boundary. */
 #include "server/scheduler.h"
 
 #include <math.h>
+#include <stdlib.h>
 
-/* ---- order ---- */
+#include "server/scheduler_parts.h"
 
-/* The classes gained by waiting double with every further period: 1, 3, 7, 15, ... so that the
- * widest range of priorities is crossed in minutes. */
-static double class_of(const struct scheduler_entry *e, double now_ms) {
-	double waited = now_ms > e->arrival_ms ? now_ms - e->arrival_ms : 0;
-	return e->priority - (exp2(floor(waited / SCHEDULER_AGING_MS)) - 1);
+/* ---- life ---- */
+
+struct scheduler *scheduler_create(const struct scheduler_options *options) {
+	struct scheduler *s = calloc(1, sizeof *s);
+	if (!s)
+		return NULL;
+	s->options = *options;
+	s->main_stack = options->layers[STACK_DECODER] > 0 ? STACK_DECODER : STACK_ENCODER;
+	/* One that waits for places for its next group runs, too. */
+	s->most_running = 2 * options->limits.sequences + 8;
+	s->next_deadline_ms = INFINITY;
+	s->stepped = true;
+	size_t waiting = (size_t)options->most_waiting, running = (size_t)s->most_running;
+	s->waiting = calloc(waiting + 1, sizeof(struct scheduled *));
+	s->running = calloc(running, sizeof(struct scheduled *));
+	s->due = calloc(waiting + running, sizeof(struct scheduled *));
+	s->sorted = calloc(running, sizeof(struct scheduled *));
+	s->needs = calloc(running, sizeof *s->needs);
+	s->keys = calloc(running, sizeof *s->keys);
+	if (s->waiting && s->running && s->due && s->sorted && s->needs && s->keys)
+		return s;
+	scheduler_destroy(s);
+	return NULL;
 }
 
-/* The latest moment at which work must begin. */
-static double latest_start(const struct scheduler_entry *e, double now_ms) {
-	double start = e->due_ms - e->service_ms;
-	if (isfinite(e->due_ms) && start >= now_ms)
-		return start;
-	return e->arrival_ms + SCHEDULER_PATIENCE_MS;
+void scheduler_destroy(struct scheduler *s) {
+	if (!s)
+		return;
+	free(s->waiting);
+	free(s->running);
+	free(s->due);
+	free(s->sorted);
+	free(s->needs);
+	free(s->keys);
+	free(s);
 }
 
-bool scheduler_before(
-                const struct scheduler_entry *a, const struct scheduler_entry *b, double now_ms) {
-	double x = class_of(a, now_ms), y = class_of(b, now_ms);
-	if (x != y)
-		return x < y;
-	x = latest_start(a, now_ms);
-	y = latest_start(b, now_ms);
-	if (x != y)
-		return x < y;
-	return a->arrival_ms < b->arrival_ms;
+int scheduler_waiting(const struct scheduler *s) {
+	return s->n_waiting;
 }
 
-/* ---- depth ---- */
+int scheduler_running(const struct scheduler *s) {
+	return s->n_running;
+}
+
+/* ---- who waits, who runs ---- */
+
+static void add_due(struct scheduler *s, struct scheduled *r) {
+	if (isinf(r->at.due_ms))
+		return;
+	int i = s->n_due++;
+	for (; i > 0 && s->due[i - 1]->at.due_ms > r->at.due_ms; i--)
+		s->due[i] = s->due[i - 1];
+	s->due[i] = r;
+}
+
+static void remove_due(struct scheduler *s, const struct scheduled *r) {
+	int i = 0;
+	while (i < s->n_due && s->due[i] != r)
+		i++;
+	if (i == s->n_due)
+		return;
+	s->n_due--;
+	for (; i < s->n_due; i++)
+		s->due[i] = s->due[i + 1];
+}
+
+static void stop_waiting(struct scheduler *s, struct scheduled *r) {
+	struct scheduled *last = s->waiting[--s->n_waiting];
+	s->waiting[r->at.index] = last;
+	last->at.index = r->at.index;
+	s->waiting_places -= r->places;
+	r->at.waiting = false;
+}
+
+/* Behind those that go before it. */
+static void begin_running(struct scheduler *s, struct scheduled *r) {
+	int i = s->n_running++;
+	for (; i > 0 && scheduler_precedes(r, s->running[i - 1]); i--) {
+		s->running[i] = s->running[i - 1];
+		s->running[i]->at.index = i;
+	}
+	s->running[i] = r;
+	r->at.index = i;
+	r->at.running = true;
+}
+
+static void stop_running(struct scheduler *s, struct scheduled *r) {
+	s->n_running--;
+	for (int i = r->at.index; i < s->n_running; i++) {
+		s->running[i] = s->running[i + 1];
+		s->running[i]->at.index = i;
+	}
+	r->at.running = false;
+}
+
+bool scheduler_arrive(struct scheduler *s, struct scheduled *r, const struct cost_model *cost,
+                double now_ms) {
+	if (s->n_waiting == s->options.most_waiting)
+		return false;
+	r->progress = (struct scheduled_progress){ 0 };
+	r->changes = 0;
+	r->rests = false;
+	r->at = (struct scheduled_place){ 0 };
+	scheduler_place(&s->options.limits, cost, s->options.without, r, &r->at);
+	scheduler_refresh(r, now_ms);
+	r->at.waiting = true;
+	r->at.index = s->n_waiting;
+	s->waiting[s->n_waiting++] = r;
+	s->waiting_places += r->places;
+	add_due(s, r);
+	if (r->deadline_ms < s->next_deadline_ms)
+		s->next_deadline_ms = r->deadline_ms;
+	s->levelled = s->relieved = false;
+	return true;
+}
+
+void scheduler_leave(struct scheduler *s, struct scheduled *r) {
+	if (r->at.waiting)
+		stop_waiting(s, r);
+	else if (r->at.running)
+		stop_running(s, r);
+	else
+		return;
+	remove_due(s, r);
+	s->summed = s->levelled = s->relieved = false;
+}
+
+/* ---- ends ---- */
+
+static bool expire(struct scheduler *s, double now_ms, struct scheduler_action *action) {
+	if (now_ms < s->next_deadline_ms)
+		return false;
+	s->next_deadline_ms = INFINITY;
+	for (int i = 0; i < s->n_waiting + s->n_running; i++) {
+		struct scheduled *r =
+		                i < s->n_waiting ? s->waiting[i] : s->running[i - s->n_waiting];
+		if (now_ms >= r->deadline_ms) {
+			s->next_deadline_ms = -INFINITY; /* there may be more */
+			action->who = r;
+			action->verdict = r->progress.can_end ? SCHEDULER_CUT : SCHEDULER_EXPIRE;
+			return true;
+		}
+		if (r->deadline_ms < s->next_deadline_ms)
+			s->next_deadline_ms = r->deadline_ms;
+	}
+	return false;
+}
+
+/* Those that stop at their budget and would miss it after another step. */
+static bool cut(struct scheduler *s, double now_ms, struct scheduler_action *action) {
+	for (int i = 0; i < s->n_running; i++) {
+		struct scheduled *r = s->running[i];
+		if (r->on_miss != ON_MISS_TRUNCATE || r->latency_ms <= 0 || !r->progress.can_end
+		                || now_ms + s->step_ms <= r->arrival_ms + r->latency_ms)
+			continue;
+		action->who = r;
+		action->verdict = SCHEDULER_CUT;
+		action->budget = true;
+		return true;
+	}
+	return false;
+}
+
+/* ---- joining ---- */
+
+/* The first in order of those that wait; NULL if none does. */
+static struct scheduled *best_waiting(struct scheduler *s, double now_ms) {
+	struct scheduled *best = NULL;
+	for (int i = 0; i < s->n_waiting; i++) {
+		struct scheduled *r = s->waiting[i];
+		if (now_ms >= r->at.stale_ms)
+			scheduler_refresh(r, now_ms);
+		if (!best || scheduler_precedes(r, best))
+			best = r;
+	}
+	return best;
+}
+
+/* The first of the running that have groups to begin. */
+static struct scheduled *best_unfinished(struct scheduler *s) {
+	for (int i = 0; i < s->n_running; i++) {
+		if (s->running[i]->progress.more)
+			return s->running[i];
+	}
+	return NULL;
+}
+
+static struct scheduler_terms terms_of(const struct scheduler *s, const struct scheduled *r) {
+	return (struct scheduler_terms){ .limits = s->options.limits,
+		.layers = { s->options.layers[0], s->options.layers[1] },
+		.main_stack = s->main_stack,
+		.overload_min_depth = s->options.overload_min_depth,
+		.overload_max_depth = s->options.overload_max_depth,
+		.without = s->options.without,
+		.load = &s->load,
+		.waiting_places = s->waiting_places - r->places,
+		.level = s->level };
+}
+
+static bool refuse(struct scheduled *r, enum scheduler_refusal refusal,
+                struct scheduler_action *action) {
+	action->verdict = SCHEDULER_REFUSE;
+	action->who = r;
+	action->refusal = refusal;
+	return true;
+}
+
+/* Whether an idle server could keep its budgets. */
+static bool attainable(const struct scheduler_terms *terms, const struct cost_model *cost,
+                const struct scheduled *r) {
+	static const struct cost_load idle;
+	struct scheduler_terms alone = *terms;
+	struct scheduler_foresight f;
+	alone.load = &idle;
+	alone.waiting_places = 0;
+	alone.level = alone.layers[alone.main_stack];
+	scheduler_decide(&alone, cost, r, r->arrival_ms, &f);
+	return f.fits;
+}
+
+/* Decides on the first of the waiting. False: it must wait, and with it all others. */
+static bool admit(struct scheduler *s, const struct cost_model *cost, struct scheduled *r,
+                double now_ms, struct scheduler_action *action) {
+	if (!s->levelled) {
+		bool levels = cost->fitted && s->n_due > 0
+		                && !(s->options.without & SCHEDULER_WITHOUT_NEIGHBOURS);
+		s->level = levels ? scheduler_highest_level(s, cost, false, now_ms)
+		                  : s->options.layers[s->main_stack];
+		s->levelled = true;
+	}
+	struct scheduler_terms terms = terms_of(s, r);
+	struct scheduler_foresight f;
+	scheduler_decide(&terms, cost, r, now_ms, &f);
+	if (r->on_miss == ON_MISS_REJECT && cost->fitted && !f.fits && scheduler_budgeted(r))
+		return refuse(r,
+		                attainable(&terms, cost, r) ? SCHEDULER_BUSY
+		                                            : SCHEDULER_UNATTAINABLE,
+		                action);
+	if (!s->options.fits(s->options.arg, r, &f.subnet))
+		return s->n_running == 0 ? refuse(r, SCHEDULER_TOO_LARGE, action) : false;
+	if (!scheduler_welcome(s, cost, r, &f.subnet, now_ms))
+		return false;
+	r->subnet = f.subnet;
+	r->reason = f.reason;
+	r->predicted = f.time;
+	r->predicted_ms = f.predicted_ms;
+	stop_waiting(s, r);
+	begin_running(s, r);
+	s->summed = false;
+	action->verdict = SCHEDULER_JOIN;
+	action->who = r;
+	return true;
+}
+
+static bool join(struct scheduler *s, const struct cost_model *cost, double now_ms,
+                struct scheduler_action *action) {
+	struct scheduled *running = best_unfinished(s);
+	struct scheduled *waiting = s->n_waiting > 0 && s->n_running < s->most_running
+	                ? best_waiting(s, now_ms)
+	                : NULL;
+	if (running && (!waiting || !scheduler_precedes(waiting, running))) {
+		if (!s->options.fits(s->options.arg, running, &running->subnet))
+			return false;
+		s->summed = false;
+		action->verdict = SCHEDULER_MORE;
+		action->who = running;
+		return true;
+	}
+	return waiting && admit(s, cost, waiting, now_ms, action);
+}
+
+/* ---- a boundary ---- */
+
+void scheduler_next(struct scheduler *s, const struct cost_model *cost, double now_ms,
+                struct scheduler_action *ret_action) {
+	*ret_action = (struct scheduler_action){ .verdict = SCHEDULER_STEP };
+	if (s->stepped)
+		s->stepped = s->summed = s->relieved = s->levelled = false;
+	if (expire(s, now_ms, ret_action))
+		return;
+	if (!s->summed)
+		scheduler_sum(s, cost, now_ms);
+	if (cut(s, now_ms, ret_action))
+		return;
+	struct scheduled *late = cost->fitted ? scheduler_narrow(s, cost, now_ms) : NULL;
+	if (late) {
+		s->summed = false;
+		ret_action->verdict = SCHEDULER_NARROW;
+		ret_action->who = late;
+		ret_action->plan = late->subnet.stack[STACK_DECODER];
+		return;
+	}
+	if (join(s, cost, now_ms, ret_action))
+		return;
+	scheduler_compose(s, cost, ret_action);
+	s->stepped = true;
+}
+
+/* ---- small questions ---- */
 
 bool scheduler_has_budget(const struct scheduler_budget *budget) {
 	return budget->latency_ms > 0 || budget->ttft_ms > 0 || budget->tpot_ms > 0;
@@ -47,124 +320,6 @@ bool scheduler_fits(const struct scheduler_budget *budget, const struct cost_tim
 	                                || spent + time->first_ms * margin <= budget->ttft_ms)
 	                && (budget->tpot_ms <= 0 || time->token_ms * margin <= budget->tpot_ms);
 }
-
-/* The rung `index` moved into the bounds. False: there is no such plan. */
-static bool rung_at(const struct ladder *ladder, int index, const int min[STACKS],
-                const int max[STACKS], struct subnet *ret_subnet) {
-	int depth[STACKS];
-	for (int s = 0; s < STACKS; s++) {
-		int d = ladder->rungs[index][s];
-		depth[s] = d < min[s] ? min[s] : d > max[s] ? max[s] : d;
-	}
-	return ladder_subnet(ladder, depth, ret_subnet);
-}
-
-static bool same_depths(const struct subnet *a, const struct subnet *b) {
-	return a->stack[STACK_ENCODER].depth == b->stack[STACK_ENCODER].depth
-	                && a->stack[STACK_DECODER].depth == b->stack[STACK_DECODER].depth;
-}
-
-bool scheduler_lowest(const struct ladder *ladder, const int min_depth[STACKS],
-                const int max_depth[STACKS], struct subnet *ret_subnet) {
-	for (int i = 0; i < ladder->n; i++) {
-		if (rung_at(ladder, i, min_depth, max_depth, ret_subnet))
-			return true;
-	}
-	return false;
-}
-
-/* Goes to the next lower rung that differs from the present one. False: this is the lowest. */
-static bool step_lower(const struct scheduler_question *q, int *index, struct subnet *subnet) {
-	struct subnet lower;
-	for (int i = *index - 1; i >= 0; i--) {
-		if (!rung_at(q->ladder, i, q->min_depth, q->max_depth, &lower)
-		                || same_depths(&lower, subnet))
-			continue;
-		*index = i;
-		*subnet = lower;
-		return true;
-	}
-	return false;
-}
-
-static int main_depth(const struct subnet *subnet) {
-	const struct plan *decoder = &subnet->stack[STACK_DECODER];
-	return decoder->of > 0 ? decoder->depth : subnet->stack[STACK_ENCODER].depth;
-}
-
-/* How many rungs the load takes off: of those above the configured depth. */
-static int rungs_off(const struct scheduler_question *q, int index, struct subnet subnet) {
-	int above = 0;
-	while (step_lower(q, &index, &subnet) && main_depth(&subnet) >= q->overload_min_depth)
-		above++;
-	return above - scheduler_overload_rung(0, above, q->waiting, q->slots);
-}
-
-static void predict(const struct scheduler_question *q, const struct subnet *subnet,
-                struct cost_time *ret_time) {
-	struct cost_work work = q->work;
-	work.subnet = subnet;
-	cost_predict(q->cost, q->limits, q->load, &work, ret_time);
-}
-
-bool scheduler_choose(const struct scheduler_question *q, struct scheduler_choice *ret_choice) {
-	struct scheduler_choice choice = { .fits = true };
-	int index = q->ladder->n - 1;
-	while (index >= 0 && !rung_at(q->ladder, index, q->min_depth, q->max_depth, &choice.subnet))
-		index--;
-	if (index < 0)
-		return false;
-	choice.reason = scheduler_has_budget(&q->budget) ? REASON_BUDGET : REASON_DEFAULT;
-	for (int off = rungs_off(q, index, choice.subnet); off > 0; off--) {
-		step_lower(q, &index, &choice.subnet);
-		choice.reason = REASON_OVERLOAD;
-	}
-	predict(q, &choice.subnet, &choice.time);
-	while (!(choice.fits = scheduler_fits(&q->budget, &choice.time, q->margin))
-	                && step_lower(q, &index, &choice.subnet)) {
-		choice.reason = REASON_BUDGET;
-		predict(q, &choice.subnet, &choice.time);
-	}
-	*ret_choice = choice;
-	return true;
-}
-
-int scheduler_overload_rung(int min, int max, int waiting, int slots) {
-	if (waiting <= 0 || min >= max)
-		return max;
-	if (slots < 1 || waiting >= slots)
-		return min;
-	/* Rounded to the nearest: one request in the queue of a large server changes nothing. */
-	return max - (2 * (max - min) * waiting + slots) / (2 * slots);
-}
-
-bool scheduler_step_down(const struct scheduler_progress *p, struct plan *ret_plan) {
-	const struct plan *plan = &p->work.subnet->stack[STACK_DECODER];
-	if (plan->depth <= p->min_depth)
-		return false;
-	struct cost_time time;
-	cost_predict(p->cost, p->limits, p->load, &p->work, &time);
-	/* Later than predicted, by more than a part of the margin: that part is noise. */
-	if (scheduler_fits(&p->budget, &time, 1 + 0.25 * (p->cost->margin_rescued - 1)))
-		return false;
-	enum plan_rule rule = p->rule == PLAN_RULE_ENDS || p->rule == PLAN_RULE_PREFIX
-	                ? p->rule
-	                : PLAN_RULE_EVEN;
-	struct plan nested;
-	struct subnet subnet = *p->work.subnet;
-	struct cost_work work = p->work;
-	work.subnet = &subnet;
-	int depth = plan->depth;
-	do {
-		plan_nested(plan, rule, --depth, &nested);
-		subnet.stack[STACK_DECODER] = nested;
-		cost_predict(p->cost, p->limits, p->load, &work, &time);
-	} while (depth > p->min_depth && !scheduler_fits(&p->budget, &time, p->cost->margin));
-	*ret_plan = nested;
-	return true;
-}
-
-/* ---- length and waiting ---- */
 
 int scheduler_predict_tokens(
                 int expected_tokens, int max_tokens, bool max_tokens_set, double learnt_tokens) {

@@ -173,9 +173,8 @@ struct scheduled {
 	bool may_step_down;          /* while it runs; only with `automatic` and a budget */
 	bool texts;                  /* for an encoder alone: it never decodes */
 	const struct ladder *ladder; /* with `automatic`; must outlive the request */
-	int min_depth[STACKS],
-	                max_depth[STACKS]; /* with `automatic`; 1 <= min <= max of a stack that
-	                                           * the model has, 0 else */
+	/* With `automatic`; 1 <= min <= max of a stack that the model has, 0 else. */
+	int min_depth[STACKS], max_depth[STACKS];
 	int places; /* sequences that it takes of cost_limits.sequences, most of all its groups */
 	/* All that it is to do, as predicted; `subnet` is not read. output_tokens is the length that
 	 * it is planned for. */
@@ -200,12 +199,14 @@ struct scheduled {
 		double stale_ms;   /* when the two must be computed again */
 		double due_ms;     /* end of its nearest budget or deadline; INFINITY: none */
 		double service_ms; /* at the shallowest depth, alone */
-		double low_ms;     /* share of the engine's time at the shallowest depth */
-		bool lost;         /* its budget can no longer be met */
-		double rested_ms, ran_ms; /* since when it rests; moment of its last row */
-		int rested;               /* steps in a row */
-		double pace_ms;           /* most that a step may take; INFINITY: no need */
-		int index;                /* in the array that it is in */
+		double low_ms;     /* its share of a busy engine's time at the shallowest depth */
+		bool first_due;    /* due_ms is that of its first token */
+		double prompt_ms;  /* until its first token, alone at the shallowest depth */
+		bool lost;         /* its budget can no longer be met, or was given up for others */
+		double given_up_ms; /* until this moment; < 0: it was not */
+		double rested_ms;   /* how long it has rested, less what it has run since */
+		double held_ms;     /* since when it is held back in the queue; < 0: it is not */
+		int index;          /* in the array of the waiting or the running */
 	} at;
 };
 
@@ -302,6 +303,7 @@ enum { SCHEDULER_KNOTS = 24 };
  */
 struct scheduler_view {
 	struct cost_limits limits;
+	int layers[STACKS];
 	int overload_min_depth, overload_max_depth;
 	double backlog_bound_ms;
 	unsigned without;

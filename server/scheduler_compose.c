@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The next step: what runs and what it needs, who may join it, who rests, and how many rows of
+ * prompts it has.
+ *
+ * A running request with t milliseconds and n tokens left needs steps of at most t / n: its pace.
+ * Where a step of all takes longer than the tightest pace, those with the loosest pace rest, those
+ * without a need first, until it does not. So what is tight gets ahead, and all go on together.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "server/scheduler_parts.h"
+
+/* Whoever has rested so long runs again, and then three quarters of the time at most. */
+#define MOST_REST_MS 100.0
+#define REST_SHARE 3.0 /* of rest for each millisecond that it ran */
+/* What waits without a need is held back so long at most. */
+#define MOST_HOLD_MS 2000.0
+enum { LEAST_CHUNK = 8 };
+
+static double lesser(double a, double b) {
+	return a < b ? a : b;
+}
+
+/* ---- sums ---- */
+
+static void add_rows(const struct scheduled *r, int rows, double keys, struct cost_load *load) {
+	const struct plan *plan = &r->subnet.stack[STACK_DECODER];
+	load->decode_rows += rows;
+	load->attended += plan->depth * keys / 1024;
+	for (int i = 0; i < plan->depth; i++)
+		load->rows[plan->layers[i]] += rows;
+}
+
+static void add_pending(const struct scheduled *r, struct cost_load *load) {
+	const struct scheduled_progress *p = &r->progress;
+	const struct plan *encoder = &r->subnet.stack[STACK_ENCODER],
+	                  *decoder = &r->subnet.stack[STACK_DECODER];
+	load->pending += p->prompt_tokens;
+	for (int i = 0; p->prompt_tokens > 0 && i < decoder->depth; i++)
+		load->pending_rows[decoder->layers[i]] += p->prompt_tokens;
+	if (p->source_tokens == 0)
+		return;
+	load->pending_source += p->source_tokens;
+	load->pending_source_attended += encoder->depth * p->source_squares;
+	for (int i = 0; i < encoder->depth; i++)
+		load->pending_source_rows[encoder->layers[i]] += p->source_tokens;
+	for (int i = 0; i < decoder->depth; i++)
+		load->pending_cross_rows[decoder->layers[i]] += p->source_tokens;
+}
+
+void scheduler_add_load(const struct scheduled *r, struct cost_load *load) {
+	const struct scheduled_progress *p = &r->progress;
+	add_rows(r, p->rows + p->coming_rows, p->keys + p->coming_keys, load);
+	add_pending(r, load);
+}
+
+/* A step in which `load` decodes and `chunk` rows of a prompt of `r` (NULL: none) run beside. */
+static double step_ms(const struct scheduler *s, const struct cost_model *cost,
+                const struct cost_load *load, const struct scheduled *r, int chunk) {
+	int rows[MAX_LAYERS];
+	struct cost_step step = { .layers = { 0, s->options.layers[STACK_DECODER] },
+		.row_count = { NULL, load->rows },
+		.rows = load->decode_rows + chunk,
+		.logit_rows = load->decode_rows,
+		.attended = load->attended };
+	if (r) {
+		const struct plan *plan = &r->subnet.stack[STACK_DECODER];
+		memcpy(rows, load->rows, (size_t)step.layers[STACK_DECODER] * sizeof rows[0]);
+		for (int i = 0; i < plan->depth; i++)
+			rows[plan->layers[i]] += chunk;
+		step.row_count[STACK_DECODER] = rows;
+		step.chunk_attended = plan->depth * chunk * (r->work.longest_prompt / 2048.0);
+	}
+	return cost_step_ms(cost, &step) * scheduler_mean_over_step(cost);
+}
+
+/* ---- needs ---- */
+
+static bool no_need(const struct scheduler_need *need) {
+	return isinf(need->left_ms) && isinf(need->token_ms);
+}
+
+/* What it takes alone at the shallowest depth that it may still go to. */
+static double least_step_ms(const struct scheduler *s, const struct scheduled *r) {
+	int depth[STACKS] = { r->subnet.stack[STACK_ENCODER].depth,
+		r->subnet.stack[STACK_DECODER].depth };
+	struct scheduler_work w;
+	if (scheduler_may_narrow(s, r))
+		depth[STACK_DECODER] = r->min_depth[STACK_DECODER];
+	scheduler_work_left(&s->rates, r, depth, &w);
+	return w.fixed_ms[0] + w.share_ms[0];
+}
+
+static void find_need(const struct scheduler *s, struct scheduled *r, double now_ms,
+                struct scheduler_need *ret_need) {
+	const struct scheduled_progress *p = &r->progress;
+	struct scheduler_need need = { INFINITY, 0, INFINITY };
+	struct scheduler_work w;
+	*ret_need = need;
+	scheduler_refresh(r, now_ms);
+	r->at.lost = r->at.given_up_ms > now_ms;
+	bool due = isfinite(r->at.due_ms) && !(r->at.first_due && p->first_out);
+	if (r->at.lost || (!due && r->tpot_ms <= 0))
+		return;
+	const int depth[STACKS] = { r->subnet.stack[STACK_ENCODER].depth,
+		r->subnet.stack[STACK_DECODER].depth };
+	scheduler_work_left(&s->rates, r, depth, &w);
+	if (r->at.first_due)
+		w.steps = 1;
+	double least = least_step_ms(s, r);
+	if (due) {
+		need.left_ms = r->at.due_ms - now_ms - w.prompt_ms;
+		need.tokens = w.steps;
+	}
+	if (r->tpot_ms > 0)
+		need.token_ms = r->tpot_ms;
+	r->at.lost = (due && need.left_ms < need.tokens * least) || need.token_ms < least;
+	if (!r->at.lost)
+		*ret_need = need;
+}
+
+/* How much of a row of every step those without a need take: they rest the rest of the time. */
+static void add_filler(
+                struct scheduler *s, const struct scheduled *r, const struct scheduler_need *n) {
+	const int depth[STACKS] = { r->subnet.stack[STACK_ENCODER].depth,
+		r->subnet.stack[STACK_DECODER].depth };
+	struct scheduler_work w;
+	if (isfinite(n->left_ms))
+		return;
+	bool rests = isinf(n->token_ms) && !(s->options.without & SCHEDULER_WITHOUT_RESTS);
+	scheduler_work_left(&s->rates, r, depth, &w);
+	for (int k = 0; k < CHORDS; k++)
+		s->filler_ms[k] += w.share_ms[k] * (rests ? 1 / (1 + REST_SHARE) : 1);
+}
+
+void scheduler_sum(struct scheduler *s, const struct cost_model *cost, double now_ms) {
+	memset(&s->load, 0, sizeof s->load);
+	memset(s->filler_ms, 0, sizeof s->filler_ms);
+	s->pace_ms = s->token_ms = INFINITY;
+	s->step_ms = 0;
+	s->bias = 1;
+	s->summed = true;
+	bool needs = false;
+	for (int i = 0; i < s->n_running; i++)
+		scheduler_add_load(s->running[i], &s->load);
+	if (!cost->fitted)
+		return;
+	scheduler_set_rates(cost, s->options.limits.sequences, &s->rates);
+	for (int i = 0; i < s->n_running; i++) {
+		struct scheduler_need *n = &s->needs[i];
+		find_need(s, s->running[i], now_ms, n);
+		if (no_need(n))
+			continue;
+		needs = true;
+		s->token_ms = lesser(s->token_ms, n->token_ms);
+		s->pace_ms = lesser(s->pace_ms, n->token_ms);
+		if (n->tokens > 0)
+			s->pace_ms = lesser(s->pace_ms, n->left_ms / n->tokens);
+	}
+	s->step_ms = step_ms(s, cost, &s->load, NULL, 0);
+	if (!needs && s->n_due == 0)
+		return;
+	for (int i = 0; i < s->n_running; i++)
+		add_filler(s, s->running[i], &s->needs[i]);
+	double straight = scheduler_together_ms(s, 1, false);
+	if (straight > 0 && s->step_ms > straight)
+		s->bias = lesser(s->step_ms / straight, 1.5);
+}
+
+/* ---- joining ---- */
+
+/* Whether every running need bears steps of `ms` after a pause of `pause_ms`. */
+static bool bear(const struct scheduler *s, double ms, double pause_ms) {
+	for (int i = 0; i < s->n_running; i++) {
+		const struct scheduler_need *n = &s->needs[i];
+		if (n->left_ms - pause_ms < n->tokens * ms || n->token_ms < ms)
+			return false;
+	}
+	return true;
+}
+
+/* The loosest pace of those that may rest; 0: none may. */
+static double loosest_pace(const struct scheduler *s) {
+	double loosest = 0;
+	for (int i = 0; i < s->n_running; i++) {
+		const struct scheduler_need *n = &s->needs[i];
+		if (s->running[i]->progress.rows == 0 || isfinite(n->token_ms))
+			continue;
+		double pace = n->tokens > 0 ? n->left_ms / n->tokens : INFINITY;
+		loosest = pace > loosest ? pace : loosest;
+	}
+	return loosest;
+}
+
+bool scheduler_welcome(struct scheduler *s, const struct cost_model *cost, struct scheduled *r,
+                const struct subnet *subnet, double now_ms) {
+	if (!cost->fitted || s->n_running == 0 || r->texts || isinf(s->pace_ms)
+	                || (s->options.without & SCHEDULER_WITHOUT_HOLD))
+		return true;
+	const struct plan *plan = &subnet->stack[STACK_DECODER];
+	const int depth[STACKS] = { subnet->stack[STACK_ENCODER].depth, plan->depth };
+	struct cost_load load = s->load;
+	struct scheduler_work w;
+	scheduler_work_left(&s->rates, r, depth, &w);
+	load.decode_rows += r->work.choices;
+	load.attended += plan->depth * r->work.choices
+	                * (r->work.longest_prompt + r->work.longest_source) / 1024.0;
+	for (int i = 0; i < plan->depth; i++)
+		load.rows[plan->layers[i]] += r->work.choices;
+	double after = step_ms(s, cost, &load, NULL, 0) * scheduler_tolerance(cost);
+	if (bear(s, after, w.prompt_ms))
+		return true;
+	bool need = scheduler_budgeted(r) && !r->at.lost;
+	if (need && isfinite(r->at.due_ms) && w.steps > 0) {
+		/* It goes before those that are looser: they can rest. Times per token cannot be
+		 * made up for, so it waits for them as long as it can. */
+		double pace = (r->at.due_ms - now_ms - w.prompt_ms) / w.steps;
+		if (s->token_ms >= after ? pace < loosest_pace(s) : pace < 1.5 * after)
+			return true;
+	}
+	if (need && isinf(r->at.due_ms))
+		return s->token_ms >= after;
+	if (r->at.held_ms < 0)
+		r->at.held_ms = now_ms;
+	return now_ms - r->at.held_ms > MOST_HOLD_MS;
+}
+
+/* ---- resting ---- */
+
+/* Who must have a row comes first, then by pace. */
+static double key_of(const struct scheduler *s, int i) {
+	const struct scheduler_need *n = &s->needs[i];
+	if (isfinite(n->token_ms))
+		return -1;
+	if (n->tokens > 0 && isfinite(n->left_ms))
+		return n->left_ms / n->tokens;
+	return s->running[i]->at.rested_ms >= MOST_REST_MS ? -1 : INFINITY;
+}
+
+/* Those with rows by key; returns their number. */
+static int sort_by_key(struct scheduler *s) {
+	int n = 0;
+	for (int i = 0; i < s->n_running; i++) {
+		if (s->running[i]->progress.rows == 0)
+			continue;
+		double key = key_of(s, i);
+		int at = n++;
+		for (; at > 0 && s->keys[at - 1] > key; at--) {
+			s->keys[at] = s->keys[at - 1];
+			s->sorted[at] = s->sorted[at - 1];
+		}
+		s->keys[at] = key;
+		s->sorted[at] = s->running[i];
+	}
+	return n;
+}
+
+static void load_of(const struct scheduler *s, int n, struct cost_load *ret_load) {
+	memset(ret_load, 0, sizeof *ret_load);
+	for (int i = 0; i < n; i++)
+		add_rows(s->sorted[i], s->sorted[i]->progress.rows, s->sorted[i]->progress.keys,
+		                ret_load);
+}
+
+/* The most of the sorted that the tightest among them bears; at least one that is not `must`. */
+static int most_together(struct scheduler *s, const struct cost_model *cost, int must, int n,
+                double pace_ms) {
+	int low = must + 1, high = n + 1;
+	double tolerance = scheduler_tolerance(cost);
+	struct cost_load load;
+	while (high - low > 1) {
+		int middle = (low + high) / 2;
+		load_of(s, middle, &load);
+		if (step_ms(s, cost, &load, NULL, 0) * tolerance <= pace_ms)
+			low = middle;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/* Lets the loosest rest; `load` becomes that of the others. */
+static void choose_rests(
+                struct scheduler *s, const struct cost_model *cost, struct cost_load *load) {
+	int n = sort_by_key(s), must = 0;
+	while (must < n && s->keys[must] < 0)
+		must++;
+	if (must == n)
+		return;
+	int run = most_together(s, cost, must, n, s->keys[must]);
+	/* None rests beside others of the same pace: they would take turns. */
+	for (int i = run; i < n; i++)
+		s->sorted[i]->rests = true;
+	load_of(s, run, load);
+}
+
+static void count_rest(struct scheduler *s, double ms) {
+	for (int i = 0; i < s->n_running; i++) {
+		double *rested = &s->running[i]->at.rested_ms;
+		if (s->running[i]->rests)
+			*rested += ms;
+		else if (*rested > 0)
+			*rested = *rested > REST_SHARE * ms ? *rested - REST_SHARE * ms : 0;
+	}
+}
+
+/* ---- rows of prompts ---- */
+
+static const struct scheduled *first_fed(const struct scheduler *s) {
+	for (int i = 0; i < s->n_running; i++) {
+		const struct scheduled_progress *p = &s->running[i]->progress;
+		if (p->prompt_tokens > 0 || p->source_tokens > 0)
+			return s->running[i];
+	}
+	return NULL;
+}
+
+/* The longest step that the running ones bear. What has a due time bears it once, from what it has
+ * in hand; what has a time per token never does. */
+static double longest_step(const struct scheduler *s, const struct scheduled *fed, double ms) {
+	double most = s->token_ms;
+	if (scheduler_budgeted(fed) && !fed->at.lost)
+		return most;
+	for (int i = 0; i < s->n_running; i++) {
+		const struct scheduler_need *n = &s->needs[i];
+		if (s->running[i] != fed && isfinite(n->left_ms) && !s->running[i]->rests)
+			most = lesser(most, ms + (n->left_ms - n->tokens * ms) / 2);
+	}
+	return most;
+}
+
+static int prompt_rows(const struct scheduler *s, const struct cost_model *cost,
+                const struct cost_load *load, double decode_ms) {
+	const struct cost_limits *limits = &s->options.limits;
+	if (load->decode_rows == 0)
+		return limits->max_rows;
+	int rows = limits->max_rows - load->decode_rows;
+	rows = rows > limits->prefill_rows ? limits->prefill_rows : rows;
+	const struct scheduled *fed = first_fed(s);
+	if (!fed || !cost->fitted || isinf(s->pace_ms)
+	                || (s->options.without & SCHEDULER_WITHOUT_CHUNKS))
+		return rows;
+	double most = longest_step(s, fed, decode_ms);
+	while (rows > LEAST_CHUNK && step_ms(s, cost, load, fed, rows) > most)
+		rows = rows / 2 > LEAST_CHUNK ? rows / 2 : LEAST_CHUNK;
+	return rows;
+}
+
+void scheduler_compose(struct scheduler *s, const struct cost_model *cost,
+                struct scheduler_action *action) {
+	struct cost_load load;
+	for (int i = 0; i < s->n_running; i++)
+		s->running[i]->rests = false;
+	memset(&load, 0, sizeof load);
+	for (int i = 0; i < s->n_running; i++) {
+		const struct scheduled *r = s->running[i];
+		add_rows(r, r->progress.rows, r->progress.keys, &load);
+	}
+	double ms = cost->fitted && load.decode_rows > 0 ? step_ms(s, cost, &load, NULL, 0) : 0;
+	if (ms * scheduler_tolerance(cost) > s->pace_ms
+	                && !(s->options.without & SCHEDULER_WITHOUT_RESTS)) {
+		choose_rests(s, cost, &load);
+		ms = step_ms(s, cost, &load, NULL, 0);
+	}
+	action->prompt_rows = prompt_rows(s, cost, &load, ms);
+	const struct scheduled *fed = first_fed(s);
+	action->step_ms = ms;
+	if (cost->fitted && fed && fed->progress.prompt_tokens > 0) {
+		int rows = s->load.pending < action->prompt_rows ? s->load.pending
+		                                                 : action->prompt_rows;
+		action->step_ms = step_ms(s, cost, &load, fed, rows);
+	}
+	count_rest(s, action->step_ms);
+	action->order = s->running;
+	action->n_order = s->n_running;
+}

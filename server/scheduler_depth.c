@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The depth of a request that joins, and of those that step down while they run. */
+#include <math.h>
+
+#include "server/scheduler_parts.h"
+
+bool scheduler_budgeted(const struct scheduled *r) {
+	return r->latency_ms > 0 || r->ttft_ms > 0 || r->tpot_ms > 0;
+}
+
+static struct scheduler_budget budget_of(const struct scheduled *r, double spent_ms) {
+	return (struct scheduler_budget){ spent_ms, r->latency_ms, r->ttft_ms, r->tpot_ms };
+}
+
+double scheduler_margin(const struct cost_model *cost, const struct scheduled *r) {
+	return r->automatic && r->may_step_down ? cost->margin_rescued : cost->margin;
+}
+
+double scheduler_tolerance(const struct cost_model *cost) {
+	return 1 + 0.25 * (cost->margin_rescued - 1);
+}
+
+/* ---- joining ---- */
+
+static void predict(const struct scheduler_terms *terms, const struct cost_model *cost,
+                const struct scheduled *r, const struct subnet *subnet,
+                struct cost_time *ret_time) {
+	struct cost_work work = r->work;
+	work.subnet = subnet;
+	cost_predict(cost, &terms->limits, terms->load, &work, ret_time);
+}
+
+static bool same_depths(const struct subnet *a, const struct subnet *b) {
+	return a->stack[STACK_ENCODER].depth == b->stack[STACK_ENCODER].depth
+	                && a->stack[STACK_DECODER].depth == b->stack[STACK_DECODER].depth;
+}
+
+static int main_depth(const struct scheduler_terms *terms, const struct subnet *subnet) {
+	return subnet->stack[terms->main_stack].depth;
+}
+
+/* The rung moved into the bounds. False: there is no such plan. */
+static bool rung_at(const struct scheduled *r, const int min[STACKS], const int max[STACKS],
+                int index, struct subnet *ret_subnet) {
+	int depth[STACKS];
+	for (int k = 0; k < STACKS; k++) {
+		int d = r->ladder->rungs[index][k];
+		depth[k] = d < min[k] ? min[k] : d > max[k] ? max[k] : d;
+	}
+	return ladder_subnet(r->ladder, depth, ret_subnet);
+}
+
+/* A place on the ladder, in bounds. */
+struct stand {
+	int min[STACKS], max[STACKS];
+	int index;
+	struct subnet subnet;
+};
+
+static bool step_lower(const struct scheduled *r, struct stand *at) {
+	struct subnet lower;
+	for (int i = at->index - 1; i >= 0; i--) {
+		if (!rung_at(r, at->min, at->max, i, &lower) || same_depths(&lower, &at->subnet))
+			continue;
+		at->index = i;
+		at->subnet = lower;
+		return true;
+	}
+	return false;
+}
+
+/* The highest rung in the bounds. A plan file may have none there (and a small pool narrows the
+ * bounds): then the next one serves. */
+static void stand_highest(
+                const struct scheduler_terms *terms, const struct scheduled *r, struct stand *at) {
+	for (int k = 0; k < STACKS; k++) {
+		at->min[k] = r->min_depth[k];
+		at->max[k] = r->max_depth[k];
+	}
+	for (;;) {
+		for (at->index = r->ladder->n - 1; at->index >= 0; at->index--) {
+			if (rung_at(r, at->min, at->max, at->index, &at->subnet))
+				return;
+		}
+		for (int k = 0; k < STACKS; k++) {
+			if (at->min[k] > 1)
+				at->min[k]--;
+			else if (at->max[k] < terms->layers[k])
+				at->max[k]++;
+		}
+	}
+}
+
+int scheduler_overload_rung(int min, int max, int waiting, int slots) {
+	if (waiting <= 0 || min >= max)
+		return max;
+	if (slots < 1 || waiting >= slots)
+		return min;
+	/* Rounded to the nearest: one request in the queue of a large server changes nothing. */
+	return max - (2 * (max - min) * waiting + slots) / (2 * slots);
+}
+
+/* Without a budget: from the ceiling down to the floor with the load. */
+static bool lower_by_load(
+                const struct scheduler_terms *terms, const struct scheduled *r, struct stand *at) {
+	struct stand probe = *at;
+	bool lowered = false;
+	while (terms->overload_max_depth > 0
+	                && main_depth(terms, &at->subnet) > terms->overload_max_depth
+	                && step_lower(r, at))
+		lowered = true;
+	int above = 0;
+	probe = *at;
+	while (step_lower(r, &probe)
+	                && main_depth(terms, &probe.subnet) >= terms->overload_min_depth)
+		above++;
+	int off = above
+	                - scheduler_overload_rung(
+	                                0, above, terms->waiting_places, terms->limits.sequences);
+	/* And no deeper than the neighbours can bear. */
+	for (; off > 0 && step_lower(r, at); off--)
+		lowered = true;
+	return lowered;
+}
+
+/* No rung above the level, if there is a lower one in the bounds. */
+static bool lower_to_level(
+                const struct scheduler_terms *terms, const struct scheduled *r, struct stand *at) {
+	int of = terms->layers[terms->main_stack];
+	int most = (r->ladder->n * terms->level + of - 1) / of - 1;
+	bool lowered = false;
+	while (at->index > most && step_lower(r, at))
+		lowered = true;
+	return lowered;
+}
+
+static void decide_free(const struct scheduler_terms *terms, const struct cost_model *cost,
+                const struct scheduled *r, double spent_ms, struct scheduler_foresight *ret) {
+	struct scheduler_budget budget = budget_of(r, spent_ms);
+	double margin = scheduler_margin(cost, r);
+	struct stand at;
+	stand_highest(terms, r, &at);
+	if (!scheduler_budgeted(r)) {
+		ret->reason = lower_by_load(terms, r, &at) ? REASON_OVERLOAD : REASON_DEFAULT;
+		ret->subnet = at.subnet;
+		ret->fits = true;
+		predict(terms, cost, r, &at.subnet, &ret->time);
+		return;
+	}
+	ret->reason = REASON_BUDGET;
+	if (cost->fitted && !(terms->without & SCHEDULER_WITHOUT_NEIGHBOURS))
+		lower_to_level(terms, r, &at);
+	predict(terms, cost, r, &at.subnet, &ret->time);
+	while (!(ret->fits = scheduler_fits(&budget, &ret->time, margin)) && step_lower(r, &at))
+		predict(terms, cost, r, &at.subnet, &ret->time);
+	ret->subnet = at.subnet;
+}
+
+void scheduler_decide(const struct scheduler_terms *terms, const struct cost_model *cost,
+                const struct scheduled *r, double now_ms, struct scheduler_foresight *ret) {
+	double spent_ms = (now_ms > r->arrival_ms ? now_ms - r->arrival_ms : 0) + terms->wait_ms;
+	*ret = (struct scheduler_foresight){ .queue_ms = terms->wait_ms };
+	if (r->automatic) {
+		decide_free(terms, cost, r, spent_ms, ret);
+	} else {
+		struct scheduler_budget budget = budget_of(r, spent_ms);
+		ret->subnet = r->subnet;
+		ret->reason = r->reason;
+		predict(terms, cost, r, &ret->subnet, &ret->time);
+		ret->fits = scheduler_fits(&budget, &ret->time, scheduler_margin(cost, r));
+	}
+	ret->predicted_ms = cost->fitted ? spent_ms + ret->time.total_ms : -1;
+}
+
+/* ---- levels ---- */
+
+int scheduler_highest_level(
+                struct scheduler *s, const struct cost_model *cost, bool narrow, double now_ms) {
+	int low = 1, high = s->options.layers[s->main_stack];
+	if (scheduler_in_time(s, high, narrow, cost->margin_rescued, now_ms))
+		return high;
+	/* Not in time at `high`; at `low` perhaps. */
+	while (high - low > 1) {
+		int middle = (low + high) / 2;
+		if (scheduler_in_time(s, middle, narrow, cost->margin_rescued, now_ms))
+			low = middle;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/* ---- stepping down ---- */
+
+enum { MOST_CHANGES = 4 }; /* that an answer reports */
+
+bool scheduler_may_narrow(const struct scheduler *s, const struct scheduled *r) {
+	return r->automatic && r->may_step_down && !r->texts && r->changes < MOST_CHANGES
+	                && !(s->options.without & SCHEDULER_WITHOUT_STEP_DOWN)
+	                && scheduler_budgeted(r)
+	                && r->subnet.stack[STACK_DECODER].depth > r->min_depth[STACK_DECODER];
+}
+
+/* The level that the running ones must go down to; 0: they may stay as they are. */
+static int level_of_relief(struct scheduler *s, const struct cost_model *cost, double now_ms) {
+	double tolerance = scheduler_tolerance(cost);
+	int level = 0;
+	if (s->n_due > 0 && !scheduler_in_time(s, 1, false, tolerance, now_ms)) {
+		if (!scheduler_in_time(s, 1, true, tolerance, now_ms))
+			scheduler_sacrifice(s, tolerance, now_ms);
+		/* Those given up may have been all that was late. */
+		if (!scheduler_in_time(s, 1, false, tolerance, now_ms))
+			level = scheduler_highest_level(s, cost, true, now_ms);
+	}
+	/* Times per token bind those that cannot rest. */
+	if (isfinite(s->token_ms) && s->step_ms * tolerance > s->token_ms) {
+		int of = s->options.layers[s->main_stack], lower = level > 0 ? level : of;
+		while (lower > 1
+		                && scheduler_together_ms(s, lower, true) * s->bias
+		                                                * cost->margin_rescued
+		                                > s->token_ms)
+			lower--;
+		level = lower;
+	}
+	return level;
+}
+
+/* The depth that a running request should go down to; its own: it stays. */
+static int depth_of_relief(const struct scheduler *s, const struct scheduled *r) {
+	int depth = r->subnet.stack[STACK_DECODER].depth, lower[STACKS];
+	/* A lost one ends sooner, and is in the way less. */
+	if (r->at.lost && r->on_miss == ON_MISS_DEGRADE)
+		return r->min_depth[STACK_DECODER];
+	if (s->narrow_to == 0)
+		return depth;
+	scheduler_level_depth(s, r, s->narrow_to, lower);
+	/* Few changes are reported: each must be worth it. */
+	int worth = depth - (depth + 5) / 6;
+	int to = lower[STACK_DECODER] < worth ? lower[STACK_DECODER] : worth;
+	if (lower[STACK_DECODER] >= depth)
+		return depth;
+	return to < r->min_depth[STACK_DECODER] ? r->min_depth[STACK_DECODER] : to;
+}
+
+struct scheduled *scheduler_narrow(
+                struct scheduler *s, const struct cost_model *cost, double now_ms) {
+	if (!s->relieved)
+		s->narrow_to = level_of_relief(s, cost, now_ms);
+	s->relieved = true;
+	for (int i = 0; i < s->n_running; i++) {
+		struct scheduled *r = s->running[i];
+		if (!scheduler_may_narrow(s, r))
+			continue;
+		struct plan *plan = &r->subnet.stack[STACK_DECODER], nested;
+		int depth = depth_of_relief(s, r);
+		if (depth >= plan->depth)
+			continue;
+		enum plan_rule rule = r->ladder->rule;
+		if (rule != PLAN_RULE_ENDS && rule != PLAN_RULE_PREFIX)
+			rule = PLAN_RULE_EVEN;
+		plan_nested(plan, rule, depth, &nested);
+		*plan = nested;
+		r->changes++;
+		return r;
+	}
+	return NULL;
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who goes before whom, and whose budget is lost. */
+#include <math.h>
+
+#include "server/scheduler_parts.h"
+
+#define GIVEN_UP_MS 50.0 /* so long a budget stays given up before it is looked at again */
+
+static const struct cost_load idle;
+
+/* The classes gained by waiting double with every further period: 1, 3, 7, 15, ... so that the
+ * widest range of priorities is crossed in minutes. */
+static double class_of(const struct scheduled *r, double now_ms) {
+	double waited = now_ms > r->arrival_ms ? now_ms - r->arrival_ms : 0;
+	return r->priority - (exp2(floor(waited / SCHEDULER_AGING_MS)) - 1);
+}
+
+void scheduler_refresh(struct scheduled *r, double now_ms) {
+	struct scheduled_place *at = &r->at;
+	double waited = now_ms > r->arrival_ms ? now_ms - r->arrival_ms : 0;
+	at->class = class_of(r, now_ms);
+	at->stale_ms = r->arrival_ms
+	                + SCHEDULER_AGING_MS * (floor(waited / SCHEDULER_AGING_MS) + 1);
+	double start = at->due_ms - at->service_ms;
+	bool given_up = at->given_up_ms > now_ms;
+	at->lost = given_up || (isfinite(at->due_ms) && start < now_ms);
+	if (isfinite(at->due_ms) && !at->lost) {
+		at->start_ms = start;
+		at->stale_ms = start < at->stale_ms ? start : at->stale_ms;
+	} else {
+		at->start_ms = r->arrival_ms + SCHEDULER_PATIENCE_MS;
+	}
+	if (given_up && at->given_up_ms < at->stale_ms)
+		at->stale_ms = at->given_up_ms;
+}
+
+bool scheduler_precedes(const struct scheduled *a, const struct scheduled *b) {
+	if (a->at.class != b->at.class)
+		return a->at.class < b->at.class;
+	if (a->at.start_ms != b->at.start_ms)
+		return a->at.start_ms < b->at.start_ms;
+	return a->arrival_ms < b->arrival_ms;
+}
+
+void scheduler_give_up(struct scheduled *r, double now_ms) {
+	r->at.given_up_ms = now_ms + GIVEN_UP_MS;
+	scheduler_refresh(r, now_ms);
+}
+
+/* The cheapest subnet that it allows. */
+static const struct subnet *shallowest(const struct scheduled *r, struct subnet *room) {
+	if (!r->automatic)
+		return &r->subnet;
+	if (!scheduler_lowest(r->ladder, r->min_depth, r->max_depth, room))
+		ladder_subnet(r->ladder, r->ladder->rungs[r->ladder->n - 1], room);
+	return room;
+}
+
+void scheduler_place(const struct cost_limits *limits, const struct cost_model *cost,
+                unsigned without, const struct scheduled *r, struct scheduled_place *ret_place) {
+	struct subnet room;
+	struct cost_work work = r->work;
+	struct cost_time time;
+	work.subnet = shallowest(r, &room);
+	cost_predict(cost, limits, &idle, &work, &time);
+	struct scheduled_place at = { .due_ms = r->deadline_ms,
+		.service_ms = time.total_ms,
+		.prompt_ms = time.first_ms,
+		.given_up_ms = -INFINITY,
+		.held_ms = -INFINITY };
+	if (r->latency_ms > 0 && r->arrival_ms + r->latency_ms < at.due_ms)
+		at.due_ms = r->arrival_ms + r->latency_ms;
+	/* The first token in time may be the nearer concern. */
+	double first_due = r->arrival_ms + r->ttft_ms;
+	if (r->ttft_ms > 0 && first_due - time.first_ms < at.due_ms - time.total_ms) {
+		at.due_ms = first_due;
+		at.service_ms = time.first_ms;
+		at.first_due = true;
+	}
+	if (without & SCHEDULER_WITHOUT_ORDER)
+		at.due_ms = INFINITY;
+	if (cost->fitted) {
+		struct scheduler_rates rates;
+		struct scheduler_work low;
+		const int depth[STACKS] = { work.subnet->stack[STACK_ENCODER].depth,
+			work.subnet->stack[STACK_DECODER].depth };
+		scheduler_set_rates(cost, limits->sequences, &rates);
+		scheduler_work_left(&rates, r, depth, &low);
+		at.low_ms = low.prompt_ms + low.steps * low.share_ms[CHORDS - 1];
+	}
+	*ret_place = at;
+}

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Between the files of the scheduler:
+ *	scheduler.c          who waits and who runs; what is to be done at a step boundary
+ *	scheduler_order.c    who goes before whom, and whose budget is lost
+ *	scheduler_demand.c   the work that is due, and the highest level at which all are in time
+ *	scheduler_depth.c    the depth of a request that joins, and of those that step down
+ *	scheduler_compose.c  the next step: who rests, how many rows of prompts
+ *	scheduler_view.c     what other threads foresee
+ */
+#ifndef FATHOM_SERVER_SCHEDULER_PARTS_H
+#define FATHOM_SERVER_SCHEDULER_PARTS_H
+
+#include "server/scheduler.h"
+
+enum { CHORDS = 3 };
+
+/*
+ * The cost model in straight lines: a decode step of `rows` rows at depth d takes at least
+ * constant + d x (layer_a + layer_m x rows) + head_a + head_m x rows along each chord, and about
+ * the largest of these. The chords go through 1 and 4, 8 and 16, 32 and 64 rows.
+ */
+struct scheduler_rates {
+	double constant, row_ms, attention;
+	double layer_a[CHORDS], layer_m[CHORDS], head_a[CHORDS], head_m[CHORDS];
+	double prompt_layer, prompt_attention; /* of a prompt token, one layer */
+	double source_layer, cross_layer, source_attention, class_ms;
+	int sequences; /* most that run side by side */
+};
+
+/* What a running request needs, worked out at every boundary. */
+struct scheduler_need {
+	double left_ms;  /* until it is due, less its own prompt; INFINITY: no need */
+	double tokens;   /* that it must still get in this time */
+	double token_ms; /* most that a step may take by its tpot budget; INFINITY */
+};
+
+/* What a depth is chosen by. */
+struct scheduler_terms {
+	struct cost_limits limits;
+	int layers[STACKS], main_stack;
+	int overload_min_depth, overload_max_depth;
+	unsigned without;
+	const struct cost_load *load;
+	int waiting_places; /* that others wait for */
+	int level;          /* highest for requests with a budget */
+	double wait_ms;     /* until joining */
+};
+
+struct scheduler {
+	struct scheduler_options options;
+	int main_stack;
+	struct scheduled **waiting; /* [most_waiting] in no order */
+	int n_waiting, waiting_places;
+	struct scheduled **running; /* [most_running] by class, then latest start */
+	int n_running, most_running;
+	struct scheduled **due; /* [both] with a due time, waiting or running, by it */
+	int n_due;
+	double next_deadline_ms; /* no deadline passes before this moment */
+
+	/* of this boundary */
+	bool stepped;  /* the last answer was STEP: a boundary begins */
+	bool summed;   /* load, needs and step_ms are those of what runs now */
+	bool relieved; /* stepping down was looked at */
+	bool levelled; /* `level` is known */
+	struct scheduler_rates rates;
+	struct cost_load load;
+	struct scheduler_need *needs; /* [most_running], of running[i] */
+	double filler_ms[CHORDS]; /* shares of those without a need, as far as they cannot rest */
+	double step_ms;           /* of all decode rows */
+	double bias;              /* of which over what the chords say; at least 1 */
+	double pace_ms;           /* the tightest need: most that a step may take */
+	double token_ms;          /* the same of those that cannot rest */
+	int level;                /* that requests with a budget may join at */
+	int narrow_to;            /* level that the running ones step down to; 0: none */
+
+	/* scratch of [most_running] */
+	struct scheduled **sorted;
+	double *keys;
+};
+
+/* ---- scheduler_order.c ---- */
+
+/* Works out where a request that arrives stands. */
+void scheduler_place(const struct cost_limits *limits, const struct cost_model *cost,
+                unsigned without, const struct scheduled *r, struct scheduled_place *ret_place);
+/* Class, latest start, and whether the budget is lost: as of now. */
+void scheduler_refresh(struct scheduled *r, double now_ms);
+/* Whether a goes before b, both refreshed. */
+bool scheduler_precedes(const struct scheduled *a, const struct scheduled *b);
+/* Its budget is given up for the sake of others, for a while. */
+void scheduler_give_up(struct scheduled *r, double now_ms);
+
+/* ---- scheduler_demand.c ---- */
+
+void scheduler_set_rates(
+                const struct cost_model *cost, int sequences, struct scheduler_rates *ret_rates);
+/* What steps take in the mean over what cost_step_ms says. */
+double scheduler_mean_over_step(const struct cost_model *cost);
+/* What a request still takes at a depth: steps, its share of the engine for each of them by chord,
+ * and the time of its prompts. */
+struct scheduler_work {
+	double steps, fixed_ms[CHORDS], share_ms[CHORDS], prompt_ms;
+};
+void scheduler_work_left(const struct scheduler_rates *rates, const struct scheduled *r,
+                const int depth[STACKS], struct scheduler_work *ret_work);
+/* The depths that level 1 .. (layers of the main stack) gives to an `auto` request. */
+void scheduler_level_depth(const struct scheduler *s, const struct scheduled *r, int level,
+                int ret_depth[STACKS]);
+/* Whether all that is due is in time if what waits joins at `level`, and, with `narrow`, those that
+ * run and may go down to it have done so. */
+bool scheduler_in_time(struct scheduler *s, int level, bool narrow, double margin, double now_ms);
+/* Gives up budgets, the largest first, until the others are in time at the lowest level. */
+void scheduler_sacrifice(struct scheduler *s, double margin, double now_ms);
+
+/* What the requests looked at so far take together, in the order in which they are due. */
+struct scheduler_sum {
+	double chain_ms[CHORDS]; /* the longest alone */
+	double share_ms[CHORDS];
+	double prompt_ms;
+};
+/* Adds one, with `narrow` as above; false if it is not due at all. *ret_ms: what all take. */
+bool scheduler_add_due(const struct scheduler *s, const struct scheduled *r, int level, bool narrow,
+                struct scheduler_sum *sum, double *ret_ms);
+/* Milliseconds of a step of all that runs, along the chords, at a level as above. */
+double scheduler_together_ms(const struct scheduler *s, int level, bool narrow);
+
+/* ---- scheduler_depth.c ---- */
+
+bool scheduler_budgeted(const struct scheduled *r);
+double scheduler_margin(const struct cost_model *cost, const struct scheduled *r);
+/* How late a running request must be predicted before it is thought late; what is below is noise. */
+double scheduler_tolerance(const struct cost_model *cost);
+bool scheduler_may_narrow(const struct scheduler *s, const struct scheduled *r);
+/* Subnet, reason and prediction for joining after terms->wait_ms; whether the budgets are kept. */
+void scheduler_decide(const struct scheduler_terms *terms, const struct cost_model *cost,
+                const struct scheduled *r, double now_ms, struct scheduler_foresight *ret);
+/* The highest level at which all that is known is in time. */
+int scheduler_highest_level(
+                struct scheduler *s, const struct cost_model *cost, bool narrow, double now_ms);
+/* The next of the running that steps down; NULL: none. Its subnet is changed. */
+struct scheduled *scheduler_narrow(
+                struct scheduler *s, const struct cost_model *cost, double now_ms);
+
+/* ---- scheduler_compose.c ---- */
+
+/* What runs, summed as the cost model sees it. */
+void scheduler_add_load(const struct scheduled *r, struct cost_load *load);
+/* Sums of what runs, what each needs, and whose budget is lost. */
+void scheduler_sum(struct scheduler *s, const struct cost_model *cost, double now_ms);
+/* Whether a request at `subnet` may join without making others late. */
+bool scheduler_welcome(struct scheduler *s, const struct cost_model *cost, struct scheduled *r,
+                const struct subnet *subnet, double now_ms);
+/* Who rests, and the rows of prompts. */
+void scheduler_compose(struct scheduler *s, const struct cost_model *cost,
+                struct scheduler_action *action);
+
+#endif
