@@ -1,54 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The cost model: interpolation, prediction and refinement. Arithmetic only. */
-#include "server/cost.h"
-
+/* The cost model: what a step and a request are predicted to take. Arithmetic only. */
+#include <math.h>
 #include <string.h>
+
+#include "server/cost_parts.h"
 
 const int cost_rows[COST_POINTS] = { 1, 2, 4, 8, 12, 16, 32, 64, 128, 512 };
 
-/* Relative; a step that took longer counts as this. */
-#define LARGEST_ERROR 2.0
-
-static double positive(double x) {
-	return x > 0 ? x : 0;
-}
-
-/* ---- interpolation ---- */
-
-/* `rows` lies between the points `low` and `low + 1`, at `weight` of the upper one. Beyond the last
- * point the weight exceeds 1: the last segment goes on. */
-struct place {
-	int low;
-	double weight;
-};
-
-static struct place place_of(int rows) {
-	int low = 0;
-	while (low + 2 < COST_POINTS && cost_rows[low + 1] <= rows)
-		low++;
-	int from = cost_rows[low], to = cost_rows[low + 1];
-	return (struct place){ low, (double)(rows - from) / (to - from) };
-}
-
-static double at_place(const double *table, struct place p) {
-	return table[p.low] * (1 - p.weight) + table[p.low + 1] * p.weight;
-}
-
-static double table_ms(const double *table, int rows) {
-	return rows <= 0 ? 0 : at_place(table, place_of(rows));
-}
-
 /* ---- one step ---- */
 
-/* All layers, `count` rows each; NULL: none. */
+/* All layers, `count` rows each; NULL: none. Neighbouring layers mostly have as many. */
 static double layers_ms(const double *table, const int *count, int layers) {
-	double ms = 0;
-	for (int l = 0; count && l < layers; l++)
-		ms += table_ms(table, count[l]);
+	double ms = 0, last_ms = 0;
+	int last = 0;
+	for (int l = 0; count && l < layers; l++) {
+		if (count[l] != last) {
+			last = count[l];
+			last_ms = cost_table_ms(table, last);
+		}
+		ms += last_ms;
+	}
 	return ms;
 }
 
-double cost_step_ms(const struct cost_model *cost, const struct cost_step *step) {
+double cost_tables_ms(const struct cost_model *cost, const struct cost_step *step) {
 	double ms = cost->constant_ms + cost->row_ms * step->rows;
 	for (int k = 0; k < STACKS; k++)
 		ms += layers_ms(cost->layer_ms[k], step->row_count[k], step->layers[k]);
@@ -56,58 +31,13 @@ double cost_step_ms(const struct cost_model *cost, const struct cost_step *step)
 	ms += cost->attention_ms * step->attended;
 	ms += cost->chunk_attention_ms * step->chunk_attended;
 	ms += cost->source_attention_ms * step->source_attended;
-	ms += table_ms(cost->head_ms, step->logit_rows);
+	ms += cost_table_ms(cost->head_ms, step->logit_rows);
 	ms += cost->class_ms * step->class_rows;
 	return ms;
 }
 
-/* Multiplies the one or two entries that gave `part` of the whole prediction. */
-static void nudge(double *table, int rows, double step) {
-	struct place p = place_of(rows);
-	double weight = p.weight > 1 ? 1 : p.weight;
-	table[p.low] *= 1 + step * (1 - weight);
-	table[p.low + 1] *= 1 + step * weight;
-}
-
-/* Every layer moves the entries that it was read from; all are read before any moves. */
-static void nudge_layers(double *table, const int *count, int layers, double step) {
-	double ms[MAX_LAYERS];
-	for (int l = 0; count && l < layers; l++)
-		ms[l] = table_ms(table, count[l]);
-	for (int l = 0; count && l < layers; l++) {
-		if (count[l] > 0)
-			nudge(table, count[l], step * ms[l]);
-	}
-}
-
-void cost_refine(struct cost_model *cost, const struct cost_step *step, double actual_ms,
-                double rate) {
-	double predicted = cost_step_ms(cost, step);
-	if (!(predicted > 0) || !(actual_ms > 0))
-		return;
-	double error = (actual_ms - predicted) / predicted;
-	double move = rate * (error < LARGEST_ERROR ? error : LARGEST_ERROR);
-	for (int k = 0; k < STACKS; k++)
-		nudge_layers(cost->layer_ms[k], step->row_count[k], step->layers[k],
-		                move / predicted);
-	nudge_layers(cost->cross_ms, step->source_count, step->layers[STACK_DECODER],
-	                move / predicted);
-	if (step->logit_rows > 0)
-		nudge(cost->head_ms, step->logit_rows,
-		                move * table_ms(cost->head_ms, step->logit_rows) / predicted);
-	double attention = cost->attention_ms * step->attended / predicted;
-	double chunk = cost->chunk_attention_ms * step->chunk_attended / predicted;
-	double source = cost->source_attention_ms * step->source_attended / predicted;
-	double classes = cost->class_ms * step->class_rows / predicted;
-	cost->attention_ms *= 1 + move * attention;
-	cost->chunk_attention_ms *= 1 + move * chunk;
-	cost->source_attention_ms *= 1 + move * source;
-	cost->class_ms *= 1 + move * classes;
-	/* The constant may have been fitted as nothing: it moves as if it were a twentieth at least. */
-	double constant = cost->constant_ms / predicted;
-	if (constant < 0.05)
-		constant = 0.05;
-	cost->constant_ms = positive(cost->constant_ms + move * constant * constant * predicted);
+double cost_step_ms(const struct cost_model *cost, const struct cost_step *step) {
+	return cost_known(cost->pace) * cost_tables_ms(cost, step);
 }
 
 /* ---- a whole request ---- */
@@ -143,7 +73,7 @@ static double shared_step(const struct cost_model *cost, const struct cost_load 
 		.attended = load->attended + decoder->depth * share->attended,
 		.chunk_attended = decoder->depth * share->chunk_attended,
 		.source_attended = encoder->depth * share->source_attended };
-	return cost_step_ms(cost, &step);
+	return cost_tables_ms(cost, &step);
 }
 
 static int ceil_div(int a, int b) {
@@ -177,7 +107,7 @@ static double pending_ms(const struct cost_model *cost, const struct cost_load *
 		.logit_rows = load->decode_rows + 1,
 		.attended = load->attended,
 		.source_attended = load->pending_source_attended / steps };
-	return steps * cost_step_ms(cost, &step);
+	return steps * cost_tables_ms(cost, &step);
 }
 
 /* Steps that the texts take: they enter whole, however small the chunks are. */
@@ -218,6 +148,17 @@ static double prompt_ms(const struct cost_model *cost, const struct cost_limits 
 	return shared_step(cost, load, work->subnet, &share) * (steps - 1) + last;
 }
 
+/* The present pace holds for about so long; what comes after is as it is in the mean. */
+#define PACE_HOLDS_MS 100.0
+
+/* What steps of `table_ms` by the tables will take, the next ones first. */
+static double expected_ms(const struct cost_model *cost, double table_ms) {
+	double pace = cost_known(cost->pace), mean = cost_known(cost->mean_ratio);
+	double times = table_ms / PACE_HOLDS_MS;
+	double held = times > 0 ? (1 - exp(-times)) / times : 1;
+	return table_ms * (mean + (pace - mean) * held);
+}
+
 void cost_predict(const struct cost_model *cost, const struct cost_limits *limits,
                 const struct cost_load *load, const struct cost_work *work,
                 struct cost_time *ret_time) {
@@ -228,9 +169,9 @@ void cost_predict(const struct cost_model *cost, const struct cost_limits *limit
 	if (chunk < 1)
 		chunk = 1;
 	struct cost_time t = { 0 };
-	t.first_ms = pending_ms(cost, load, work->subnet, chunk)
+	double first = pending_ms(cost, load, work->subnet, chunk)
 	                + prompt_ms(cost, limits, load, work, chunk);
-	t.total_ms = t.first_ms;
+	t.total_ms = t.first_ms = expected_ms(cost, first);
 	if (work->output_tokens > 0) {
 		int free = limits->sequences - load->decode_rows;
 		int rows = work->choices < free ? work->choices : free;
@@ -242,8 +183,12 @@ void cost_predict(const struct cost_model *cost, const struct cost_limits *limit
 		struct share share = {
 			.rows = rows, .logit_rows = rows, .attended = rows * keys / 1024
 		};
-		t.token_ms = shared_step(cost, load, work->subnet, &share);
-		t.total_ms += t.token_ms * ((double)work->output_tokens * waves - 1);
+		double token = shared_step(cost, load, work->subnet, &share)
+		                + cost->interference_ms * load->decode_rows;
+		double further = (double)work->output_tokens * waves - 1;
+		t.total_ms = expected_ms(cost, first + token * further);
+		t.token_ms = further > 0 ? (t.total_ms - t.first_ms) / further
+		                         : expected_ms(cost, token);
 	}
 	*ret_time = t;
 }
@@ -257,11 +202,12 @@ double cost_prefill_ms(const struct cost_model *cost, const int depth[STACKS]) {
 	int rows = 128, encoder = depth[STACK_ENCODER], decoder = depth[STACK_DECODER];
 	double ms = cost->constant_ms + cost->row_ms * rows;
 	if (encoder > 0)
-		ms += encoder * table_ms(cost->layer_ms[STACK_ENCODER], rows)
-		                + decoder * table_ms(cost->cross_ms, rows)
+		ms += encoder * cost_table_ms(cost->layer_ms[STACK_ENCODER], rows)
+		                + decoder * cost_table_ms(cost->cross_ms, rows)
 		                + cost->source_attention_ms * encoder * rows * rows / 1024;
 	else
-		ms += cost->head_ms[0] + decoder * table_ms(cost->layer_ms[STACK_DECODER], rows)
+		ms += cost->head_ms[0]
+		                + decoder * cost_table_ms(cost->layer_ms[STACK_DECODER], rows)
 		                + cost->chunk_attention_ms * decoder * rows * 0.5 * rows / 1024;
 	return ms / rows;
 }

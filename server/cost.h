@@ -16,6 +16,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "model/plan.h"
 
@@ -43,10 +44,10 @@ struct cost_model {
 	double class_ms;              /* a row that a classifier scores */
 	double constant_ms;           /* of a step */
 	double row_ms;                /* of a row outside the layers: embedding */
-	/* The tables hold the median step of this machine as it usually is. Beside them stand three
-	 * factors and rates that are learnt apart; 0 stands for "not known", which changes nothing. */
-	double pace;       /* of the last steps: actual over the tables; contention raises it */
-	double mean_ratio; /* mean over median of step times: a request is a sum of steps */
+	/* The tables hold the median step of an undisturbed machine. Beside them stand two factors
+	 * and a rate that are learnt apart; 0 stands for "not known", which changes nothing. */
+	double pace;            /* actual over the tables in the last steps: contention raises it */
+	double mean_ratio;      /* the same in the mean of the last second: for sums of steps */
 	double interference_ms; /* what others' prompts add to a step, for each row of theirs */
 	double margin; /* predictions are multiplied by this; learnt from their own errors; >= 1 */
 	double margin_rescued; /* the same for requests that may step down when they fall behind */
@@ -80,13 +81,14 @@ struct cost_step {
 	double source_attended; /* encoder rows */
 };
 
+/* At the machine's present pace: the median, not the mean. */
 double cost_step_ms(const struct cost_model *cost, const struct cost_step *step);
+/* What a step is. */
+enum cost_kind cost_kind_of(const struct cost_step *step);
 
 /*
- * Moves the model towards a measured step: every term changes by `rate` (0.02) times the relative
- * error times its share of the prediction. A request is a sum of steps, so the mean is what is
- * learnt, but no step counts as taking more than three times its prediction: one hiccup of the
- * machine moves little.
+ * Moves the model towards a measured step: every term by `rate` times the relative error, which is
+ * cut at three times the prediction, times its share of the prediction.
  */
 void cost_refine(struct cost_model *cost, const struct cost_step *step, double actual_ms,
                 double rate);
@@ -193,6 +195,38 @@ struct cost_samples {
 void cost_samples_init(struct cost_samples *samples);
 
 void cost_fit(const struct cost_samples *samples, struct cost_model *ret_cost);
+
+/* ---- learning from steps --------------------------------------------------------------------- */
+
+enum { COST_PACE = 5, COST_STEPS = 256, COST_BUCKETS = 72 };
+
+/* The errors of recent steps of one kind: a ring of buckets, and how many lie in each. */
+struct cost_window {
+	uint8_t ring[COST_STEPS];
+	uint16_t count[COST_BUCKETS];
+	size_t steps;
+};
+
+/* What the last steps were like, beside what the model keeps. All zero: nothing was seen. */
+struct cost_learner {
+	double ratio[COST_PACE], ended_ms[COST_PACE]; /* a ring: actual over tables */
+	size_t steps;
+	double typical[COST_KINDS]; /* a running median of errors, beyond which they count as it */
+	double actual_ms, table_ms; /* sums that fade; their ratio is mean_ratio */
+	double extra_ms, rows;      /* the same of interference_ms */
+	struct cost_window errors[COST_KINDS];
+};
+
+/*
+ * A step took actual_ms and ended at now_ms of any one clock. Moves the tables, with Huber's steps,
+ * so that they follow the median and no hiccup counts for more than a usual error; the pace, by the
+ * median of the last COST_PACE steps; mean_ratio, interference_ms and step_error.
+ */
+void cost_learn_step(struct cost_learner *learner, struct cost_model *cost,
+                const struct cost_step *step, double actual_ms, double now_ms);
+
+/* Forgets the pace of steps that are long past. Before predictions are made at now_ms. */
+void cost_keep_pace(struct cost_learner *learner, struct cost_model *cost, double now_ms);
 
 /* ---- learning from whole requests ------------------------------------------------------------ */
 

@@ -104,6 +104,18 @@ void engine_learn(struct engine *engine, const struct ticket *t) {
 	learn_lengths(engine, t);
 }
 
+void engine_learn_step(struct engine *engine, const struct cost_step *step, int64_t began_ns) {
+	int64_t now_ns = clock_now_ns();
+	if (engine->cost.fitted)
+		cost_learn_step(&engine->learner, &engine->cost, step, clock_ms(now_ns - began_ns),
+		                clock_ms(now_ns));
+}
+
+void engine_keep_pace(struct engine *engine, int64_t now_ns) {
+	if (engine->cost.fitted)
+		cost_keep_pace(&engine->learner, &engine->cost, clock_ms(now_ns));
+}
+
 /* ---- stepping down ---- */
 
 /* What is left of a prompt before it answers. */

@@ -50,6 +50,7 @@ struct engine {
 	double waiting_prompt_ms, waiting_answer_tokens;
 	struct cost_model cost;
 	struct cost_history history;
+	struct cost_learner learner;
 	double step_ms; /* predicted for the last step */
 };
 
@@ -57,6 +58,10 @@ void *engine_thread(void *arg);
 
 /* engine_learn.c: what a finished ticket teaches, and who falls behind. Engine thread. */
 void engine_learn(struct engine *engine, const struct ticket *t);
+/* What a step that began at `began_ns` teaches: all of a turn but waiting for work. */
+void engine_learn_step(struct engine *engine, const struct cost_step *step, int64_t began_ns);
+/* Before anything is predicted: an idle machine's pace is forgotten. */
+void engine_keep_pace(struct engine *engine, int64_t now_ns);
 void engine_step_down(struct engine *engine, struct ticket *t, int64_t now_ns);
 const char *engine_reason_name(enum depth_reason reason);
 

@@ -12,7 +12,6 @@
 #include "server/warmup.h"
 
 #define TICK_NS 500000000 /* an idle engine's heartbeat */
-#define REFINE_RATE 0.02  /* of the cost model, per step */
 
 /* ---- warm-up ---- */
 
@@ -105,6 +104,8 @@ static bool take_mail(struct engine *engine) {
 		struct timespec until = { until_ns / 1000000000, until_ns % 1000000000 };
 		pthread_cond_timedwait(&engine->called, &engine->lock, &until);
 		engine->snapshot.heartbeat_ns = clock_now_ns();
+		engine_keep_pace(engine, engine->snapshot.heartbeat_ns);
+		engine->snapshot.cost = engine->cost;
 	}
 	list = engine->inbox;
 	engine->inbox = NULL;
@@ -367,6 +368,7 @@ void *engine_thread(void *arg) {
 	warm_up(engine);
 	while (take_mail(engine)) {
 		int64_t began_ns = clock_now_ns();
+		engine_keep_pace(engine, began_ns);
 		end_waiting(engine, began_ns);
 		end_running(engine, began_ns);
 		admit(engine, began_ns);
@@ -387,10 +389,7 @@ void *engine_thread(void *arg) {
 				engine_step_down(engine, t, now_ns);
 		}
 		publish(engine);
-		if (engine->cost.fitted)
-			cost_refine(&engine->cost, &stats.step,
-			                clock_ms(clock_now_ns() - began_ns - waited_ns),
-			                REFINE_RATE);
+		engine_learn_step(engine, &stats.step, began_ns + waited_ns);
 	}
 	return NULL;
 }
