@@ -13,5 +13,6 @@ int inspect_main(int argc, char **argv);
 int eval_main(int argc, char **argv);
 int search_main(int argc, char **argv);
 int prune_main(int argc, char **argv);
+int simulate_main(int argc, char **argv);
 
 #endif
