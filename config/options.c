@@ -77,6 +77,12 @@ const struct option option_table[] = {
 	INT(depth, "overload-min-depth", overload_min_depth, "0", 0, 256,
 	                "shallowest depth that overload may give to requests with depth auto; 0: "
 	                "1"),
+	INT(depth, "overload-max-depth", overload_max_depth, "0", 0, 256,
+	                "deepest depth of requests with depth auto and no budget; 0: all layers"),
+	MS(depth, "overload-backlog", overload_backlog_ms, "1s", 0, 3600000,
+	                "so much work without a budget that can be kept may wait; beyond it "
+	                "requests "
+	                "whose budget is lost are refused"),
 
 	WORD(network, "host", host, "127.0.0.1", NULL, "address to listen on"),
 	INT(network, "port", port, "8080", 0, 65535, "port to listen on; 0: a free one"),

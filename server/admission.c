@@ -13,13 +13,12 @@ static const struct cost_load idle;
 
 /* ---- ladders ---- */
 
-bool admission_init(struct admission *a, const struct model *model, const struct config *config,
+bool admission_init(struct admission *a, const struct model *model,
                 const struct cost_limits *limits, size_t kv_blocks) {
 	memset(a, 0, sizeof *a);
 	a->model = model;
 	a->limits = *limits;
 	a->kv_blocks = kv_blocks;
-	a->overload_min_depth = config->overload_min_depth > 0 ? config->overload_min_depth : 1;
 	for (int rule = 0; rule < PLAN_RULE_LAYERS; rule++) {
 		if (!ladder_init(&a->ladders[rule], model, (enum plan_rule)rule))
 			return false;
@@ -144,67 +143,31 @@ static void bounds(const struct admission *a, const struct job *job, int ret_min
 
 /* ---- deciding ---- */
 
-static double margin_of(const struct cost_model *cost, const struct job *job) {
+void admission_schedule(const struct admission *a, const struct cost_model *cost,
+                const struct job *job, struct scheduled *ret_scheduled) {
 	bool rescued = job->policy.automatic && job->policy.allow_step_down
 	                && !job->want_prompt_logprobs && !only_encodes(job);
-	return rescued ? cost->margin_rescued : cost->margin;
-}
-
-static double spent_at(const struct job *job, int64_t now_ns, double wait_ms) {
-	int64_t since = job->times.received_ns;
-	return (since > 0 && now_ns > since ? clock_ms(now_ns - since) : 0) + wait_ms;
-}
-
-static void decide_bound(const struct admission *a, const struct admission_state *state,
-                const struct job *job, struct admission_answer *answer) {
-	struct cost_work work;
-	answer->subnet = job->policy.subnet;
-	answer->reason = job->policy.reason;
-	admission_work(job, &answer->subnet, answer->predicted_tokens, &work);
-	cost_predict(state->cost, &a->limits, state->load, &work, &answer->time);
-	struct scheduler_budget budget = admission_budget(job, answer->spent_ms);
-	answer->fits = scheduler_fits(&budget, &answer->time, margin_of(state->cost, job));
-}
-
-static void decide_free(const struct admission *a, const struct admission_state *state,
-                const struct job *job, struct admission_answer *answer) {
-	struct scheduler_question q = { .cost = state->cost,
-		.limits = &a->limits,
-		.load = state->load,
-		.budget = admission_budget(job, answer->spent_ms),
-		.margin = margin_of(state->cost, job),
-		.ladder = ladder_of(a, job),
-		.waiting = state->waiting,
-		.slots = a->limits.sequences,
-		.overload_min_depth = a->overload_min_depth };
-	bounds(a, job, q.min_depth, q.max_depth);
-	admission_work(job, NULL, answer->predicted_tokens, &q.work);
-	struct scheduler_choice choice;
-	/* Without a plan in the bounds (a small pool and a tuned plan), the next one serves. */
-	while (!scheduler_choose(&q, &choice)) {
-		for (int s = 0; s < STACKS; s++) {
-			if (q.min_depth[s] > 1)
-				q.min_depth[s]--;
-			else if (q.max_depth[s] < a->model->facts.stack[s].layers)
-				q.max_depth[s]++;
-		}
+	struct scheduled *r = ret_scheduled;
+	*r = (struct scheduled){ .priority = job->priority,
+		.arrival_ms = clock_ms(job->times.received_ns),
+		.deadline_ms = job->deadline_ns > 0 ? clock_ms(job->deadline_ns) : INFINITY,
+		.latency_ms = job->latency_budget_ms,
+		.ttft_ms = job->ttft_budget_ms,
+		.tpot_ms = job->tpot_budget_ms,
+		.on_miss = job->on_miss,
+		.automatic = job->policy.automatic,
+		.may_step_down = rescued,
+		.texts = only_encodes(job),
+		.places = ticket_places(job),
+		.reason = job->policy.reason,
+		.predicted_ms = -1 };
+	admission_work(job, NULL, admission_predict_tokens(job, cost), &r->work);
+	if (r->automatic) {
+		r->ladder = ladder_of(a, job);
+		bounds(a, job, r->min_depth, r->max_depth);
+	} else {
+		r->subnet = job->policy.subnet;
 	}
-	answer->subnet = choice.subnet;
-	answer->reason = choice.reason;
-	answer->time = choice.time;
-	answer->fits = choice.fits;
-}
-
-void admission_decide(const struct admission *a, const struct admission_state *state,
-                const struct job *job, int64_t now_ns, struct admission_answer *ret_answer) {
-	struct admission_answer answer = { .spent_ms = spent_at(job, now_ns, state->wait_ms) };
-	answer.predicted_tokens = admission_predict_tokens(job, state->cost);
-	if (job->policy.automatic)
-		decide_free(a, state, job, &answer);
-	else
-		decide_bound(a, state, job, &answer);
-	answer.predicted_ms = state->cost->fitted ? answer.spent_ms + answer.time.total_ms : -1;
-	*ret_answer = answer;
 }
 
 /* ---- refusals ---- */
@@ -223,21 +186,21 @@ bool admission_check_size(const struct admission *a, const struct job *job, stru
 }
 
 /* The highest rung that an idle server would finish in time; false if there is none. */
-static bool fitting_subnet(const struct admission *a, const struct admission_state *alone,
-                const struct job *job, const struct admission_answer *answer,
-                struct subnet *ret_subnet) {
+static bool fitting_subnet(const struct admission *a, const struct cost_model *cost,
+                const struct job *job, struct subnet *ret_subnet) {
 	enum plan_rule rule =
 	                job->policy.rule == PLAN_RULE_LAYERS ? PLAN_RULE_EVEN : job->policy.rule;
 	const struct ladder *ladder = &a->ladders[rule];
 	struct scheduler_budget budget = admission_budget(job, 0);
+	struct scheduled r;
+	admission_schedule(a, cost, job, &r);
 	for (int i = ladder->n - 1; i >= 0; i--) {
-		struct cost_work work;
 		struct cost_time time;
 		if (!ladder_subnet(ladder, ladder->rungs[i], ret_subnet))
 			continue;
-		admission_work(job, ret_subnet, answer->predicted_tokens, &work);
-		cost_predict(alone->cost, &a->limits, alone->load, &work, &time);
-		if (scheduler_fits(&budget, &time, margin_of(alone->cost, job)))
+		r.work.subnet = ret_subnet;
+		cost_predict(cost, &a->limits, &idle, &r.work, &time);
+		if (scheduler_fits(&budget, &time, scheduler_margin(cost, &r)))
 			return true;
 	}
 	return false;
@@ -261,81 +224,52 @@ static const char *budget_field(const struct scheduler_budget *budget) {
 }
 
 /* Not even an idle server could: says what was predicted, and which depth would do. */
-static bool refuse_unattainable(const struct admission *a, const struct admission_state *alone,
-                const struct job *job, const struct admission_answer *best, struct error *e) {
+static bool refuse_unattainable(const struct admission *a, const struct cost_model *cost,
+                const struct job *job, double predicted_ms, struct error *e) {
 	struct scheduler_budget budget = admission_budget(job, 0);
 	const char *field = budget_field(&budget);
-	double predicted = best->time.total_ms * margin_of(alone->cost, job);
 	struct subnet fitting;
 	char name[80];
-	bool fits = fitting_subnet(a, alone, job, best, &fitting);
-	name_depth(fits ? &fitting : &best->subnet, name, sizeof name);
+	bool fits = fitting_subnet(a, cost, job, &fitting);
+	if (fits)
+		name_depth(&fitting, name, sizeof name);
 	if (fits)
 		error_set(e, ERROR_BUDGET_UNATTAINABLE, field,
 		                "Even an idle server would miss %s at the depths allowed: %.0f ms "
 		                "are predicted. %s would keep it.",
-		                field, predicted, name);
+		                field, predicted_ms, name);
 	else
 		error_set(e, ERROR_BUDGET_UNATTAINABLE, field,
 		                "Even an idle server would miss %s at any depth: %.0f ms are "
 		                "predicted. Allow more time or ask for %s.",
-		                field, predicted, only_encodes(job) ? "less text" : "fewer tokens");
+		                field, predicted_ms,
+		                only_encodes(job) ? "less text" : "fewer tokens");
 	if (e) {
-		e->predicted_ms = predicted;
+		e->predicted_ms = predicted_ms;
 		e->fitting_depth = fits ? fitting.stack[model_main_stack(a->model)].depth : 0;
 	}
 	return false;
 }
 
-bool admission_check_budget(const struct admission *a, const struct admission_state *state,
-                const struct job *job, const struct admission_answer *answer, struct error *e) {
+bool admission_refuse(const struct admission *a, const struct cost_model *cost,
+                const struct job *job, enum scheduler_refusal refusal, double predicted_ms,
+                double retry_after_ms, struct error *e) {
 	struct scheduler_budget budget = admission_budget(job, 0);
-	if (job->on_miss != ON_MISS_REJECT || answer->fits || !scheduler_has_budget(&budget)
-	                || !state->cost->fitted)
-		return true;
-	struct admission_state alone = { .cost = state->cost, .load = &idle };
-	struct admission_answer best;
-	admission_decide(a, &alone, job, job->times.received_ns, &best);
-	if (!best.fits)
-		return refuse_unattainable(a, &alone, job, &best, e);
-	double predicted = answer->spent_ms + answer->time.total_ms * margin_of(state->cost, job);
-	error_set(e, ERROR_BUDGET_UNATTAINABLE_BUSY, budget_field(&budget),
-	                "The server is too busy to keep %s: the answer is predicted to take %.0f "
-	                "ms. Try again later.",
-	                budget_field(&budget), predicted);
+	if (refusal == SCHEDULER_UNATTAINABLE)
+		return refuse_unattainable(a, cost, job, predicted_ms, e);
+	if (refusal == SCHEDULER_BUSY)
+		error_set(e, ERROR_BUDGET_UNATTAINABLE_BUSY, budget_field(&budget),
+		                "The server is too busy to keep %s: the answer is predicted to "
+		                "take %.0f ms. Try again later.",
+		                budget_field(&budget), predicted_ms);
+	else
+		error_set(e, ERROR_SERVER_OVERLOADED, "",
+		                "The server is overloaded and would miss %s: the answer is "
+		                "predicted to take %.0f ms. Try again later.",
+		                budget_field(&budget), predicted_ms);
 	if (e) {
-		e->predicted_ms = predicted;
-		e->retry_after_ms = state->wait_ms;
+		e->predicted_ms = predicted_ms;
+		e->retry_after_ms = retry_after_ms;
 	}
 	return false;
-}
-
-void admission_entry(const struct admission *a, const struct cost_model *cost,
-                const struct job *job, struct scheduler_entry *ret_entry, double *ret_prompt_ms,
-                double *ret_answer_tokens) {
-	struct cost_work work;
-	struct cost_time time;
-	struct subnet subnet;
-	shallowest(a, job, &subnet);
-	int tokens = admission_predict_tokens(job, cost);
-	admission_work(job, &subnet, tokens, &work);
-	cost_predict(cost, &a->limits, &idle, &work, &time);
-
-	double arrival = clock_ms(job->times.received_ns), due = INFINITY;
-	struct scheduler_entry entry = { .priority = job->priority, .arrival_ms = arrival };
-	if (job->latency_budget_ms > 0)
-		due = arrival + job->latency_budget_ms;
-	if (job->deadline_ns > 0 && clock_ms(job->deadline_ns) < due)
-		due = clock_ms(job->deadline_ns);
-	entry.service_ms = time.total_ms;
-	/* The first token in time may be the nearer concern. */
-	double first_due = arrival + job->ttft_budget_ms;
-	if (job->ttft_budget_ms > 0 && first_due - time.first_ms < due - time.total_ms) {
-		due = first_due;
-		entry.service_ms = time.first_ms;
-	}
-	entry.due_ms = due;
-	*ret_entry = entry;
-	*ret_prompt_ms = time.first_ms;
-	*ret_answer_tokens = (double)tokens * work.choices;
 }

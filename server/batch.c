@@ -68,6 +68,7 @@ struct batch *batch_create(const struct model *model, const struct batch_options
 	b->metrics = options->metrics;
 	b->running_last = &b->running;
 	set_limits(b, options->config);
+	batch_arrange(b, NULL, 0, b->limits.prefill_rows);
 	struct workspace_options workspace = {
 		.team = options->team,
 		.max_rows = b->limits.max_rows,
@@ -170,6 +171,12 @@ struct ticket *batch_take_ended(struct batch *b) {
 
 /* ---- a step ---- */
 
+void batch_arrange(struct batch *b, struct scheduled *const *order, int n, int prompt_rows) {
+	b->order = order;
+	b->n_order = n;
+	b->prompt_rows = prompt_rows;
+}
+
 /* Prompts that were only scored, and those whose last token has run. */
 static void pass_prompts(struct batch *b) {
 	for (struct ticket *t = b->running; t; t = t->next) {
@@ -230,11 +237,11 @@ static void tell(const struct batch *b, struct batch_stats *ret_stats) {
 		.prompt_rows = b->n_rows - b->decode_rows };
 }
 
-void batch_step(struct batch *b, int64_t now_ns, struct batch_stats *ret_stats) {
+void batch_step(struct batch *b, struct batch_stats *ret_stats) {
 	bool encoder = b->model->facts.kind == KIND_ENCODER;
 	begin_step(b);
 	if (encoder)
-		batch_form_texts(b, now_ns);
+		batch_form_texts(b);
 	else
 		batch_form(b);
 	assert(b->n_rows > 0);
@@ -257,4 +264,5 @@ void batch_step(struct batch *b, int64_t now_ns, struct batch_stats *ret_stats) 
 		batch_settle(b, t);
 	}
 	tell(b, ret_stats);
+	batch_arrange(b, NULL, 0, b->limits.prefill_rows);
 }

@@ -5,8 +5,7 @@
  * as arguments, but for the moment at which a token is out.
  *
  * A step of a model that generates holds one row for each running choice and each live beam, then
- * sources, whole, and chunks of the prompts that are not through, in the order in which their jobs
- * joined. A job joins at a step boundary with a group: a prompt and the choices, or the beams, that
+ * sources, whole, and chunks of the prompts that are not through. Who rests has no row. A job joins at a step boundary with a group: a prompt and the choices, or the beams, that
  * share its blocks. More groups begin when there is room. A step of an encoder alone holds whole
  * texts of many jobs.
  */
@@ -53,11 +52,14 @@ void batch_begin_group(struct batch *b, struct ticket *t);
 /* What runs, as the cost model sees it; `without` (may be NULL) is left out. */
 void batch_load(const struct batch *b, const struct ticket *without, struct cost_load *ret_load);
 
-/*
- * Ends what must not go on: tickets whose deadline has passed, and those that stop at their budget
- * and would miss it if the next step took `step_ms`. Ended tickets leave as in batch_step.
- */
-void batch_expire(struct batch *b, int64_t now_ns, double step_ms);
+/* How far a running ticket is, as the scheduler sees it. */
+void batch_progress(const struct ticket *t, struct scheduled_progress *ret_progress);
+
+/* Ends a running ticket, which can end (batch_can_end), with what it has. It leaves as in
+ * batch_step. */
+void batch_cut(struct batch *b, struct ticket *t, enum finish_detail detail);
+/* Whether it could: a token is out, and what was asked of the prompts is done. */
+bool batch_can_end(const struct ticket *t);
 
 /* Ends one running ticket with an error. It leaves as in batch_step. */
 void batch_fail(struct batch *b, struct ticket *t, const struct error *error);
@@ -65,15 +67,21 @@ void batch_fail(struct batch *b, struct ticket *t, const struct error *error);
 /* Goes on at a nested plan of the decoder. */
 void batch_narrow(struct batch *b, struct ticket *t, const struct plan *plan);
 
+/*
+ * For the next step only: in which order the prompts of the running tickets are fed, [n], valid
+ * until the step, and how many rows they may have while others decode. Without it: in the order in
+ * which they joined, and as many as are configured.
+ */
+void batch_arrange(struct batch *b, struct scheduled *const *order, int n, int prompt_rows);
+
 /* What a step did. */
 struct batch_stats {
 	struct cost_step step; /* its arrays are valid until the next step */
 	int decode_rows, prompt_rows;
 };
 
-/* Runs one step. Something must be running. `now_ns` orders texts that wait for an encoder. Allocates
- * nothing. */
-void batch_step(struct batch *b, int64_t now_ns, struct batch_stats *ret_stats);
+/* Runs one step. Something must be running and not rest. Allocates nothing. */
+void batch_step(struct batch *b, struct batch_stats *ret_stats);
 
 /* Takes a ticket that has ended (its report says JOB_DONE) out of the batch; NULL if none has. */
 struct ticket *batch_take_ended(struct batch *b);

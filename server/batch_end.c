@@ -68,8 +68,7 @@ void batch_fail_not_finite(struct ticket *t) {
 
 /* ---- time ---- */
 
-/* All choices end here with what they have. */
-static void cut(struct batch *b, struct ticket *t, enum finish_detail detail) {
+void batch_cut(struct batch *b, struct ticket *t, enum finish_detail detail) {
 	for (int i = 0; i < t->job->n_prompts; i++) {
 		if (t->prompts[i].searching)
 			batch_cut_search(b, t, i, detail);
@@ -79,8 +78,7 @@ static void cut(struct batch *b, struct ticket *t, enum finish_detail detail) {
 	batch_end(b, t, NULL);
 }
 
-/* Whether an answer could end now: a token is out, and what was asked of the prompts is done. */
-static bool has_answer(const struct ticket *t) {
+bool batch_can_end(const struct ticket *t) {
 	if (ticket_most_tokens(t) == 0)
 		return false;
 	for (int i = 0; t->job->want_prompt_logprobs && i < t->job->n_prompts; i++) {
@@ -88,34 +86,4 @@ static bool has_answer(const struct ticket *t) {
 			return false;
 	}
 	return true;
-}
-
-static void expire(struct batch *b, struct ticket *t, int64_t now_ns, double step_ms) {
-	const struct job *job = t->job;
-	if (job->deadline_ns > 0 && now_ns >= job->deadline_ns) {
-		bool started = t->report.times.first_token_ns > 0;
-		metrics_deadline_exceeded(b->metrics, started ? STAGE_DECODE : STAGE_PREFILL);
-		if (has_answer(t)) {
-			cut(b, t, DETAIL_DEADLINE);
-			return;
-		}
-		struct error e = { 0 };
-		error_set(&e, ERROR_DEADLINE_EXCEEDED, "",
-		                "The deadline passed before the answer could begin; allow more "
-		                "time or ask for a shallower depth.");
-		batch_end(b, t, &e);
-		return;
-	}
-	if (job->on_miss != ON_MISS_TRUNCATE || job->latency_budget_ms <= 0 || !has_answer(t))
-		return;
-	double spent_ms = ms_between(t->report.times.received_ns, now_ns);
-	if (spent_ms + step_ms > job->latency_budget_ms)
-		cut(b, t, DETAIL_BUDGET);
-}
-
-void batch_expire(struct batch *b, int64_t now_ns, double step_ms) {
-	for (struct ticket *t = b->running; t; t = t->next) {
-		if (t->report.state != JOB_DONE)
-			expire(b, t, now_ns, step_ms);
-	}
 }

@@ -76,6 +76,8 @@ static void form_beams(struct batch *b, struct ticket *t, int prompt) {
 
 static void form_answers(struct batch *b) {
 	for (struct ticket *t = b->running; t; t = t->next) {
+		if (t->scheduled.rests)
+			continue;
 		for (int i = 0; i < t->job->n_choices; i++) {
 			struct sequence *s = t->choices[i].sequence;
 			int prompt = ticket_prompt_of(t, i);
@@ -132,20 +134,25 @@ static bool form_source(struct batch *b, struct ticket *t, int prompt, struct ro
 	return true;
 }
 
+static void form_prompts_of(struct batch *b, struct ticket *t, struct room *room) {
+	for (int i = 0; i < t->job->n_prompts && room->rows > 0; i++) {
+		struct run_prompt *p = &t->prompts[i];
+		if (!p->sequence || !form_source(b, t, i, room))
+			continue;
+		int rows = least(ticket_past(t->job, i).n - p->fed, room->rows);
+		form_chunk(b, t, i, rows);
+		room->rows -= rows;
+	}
+}
+
 static void form_prompts(struct batch *b) {
 	struct room room = { .rows = b->limits.max_rows - b->n_rows };
 	if (b->decode_rows > 0)
-		room.rows = least(room.rows, b->limits.prefill_rows);
-	for (struct ticket *t = b->running; t; t = t->next) {
-		for (int i = 0; i < t->job->n_prompts && room.rows > 0; i++) {
-			struct run_prompt *p = &t->prompts[i];
-			if (!p->sequence || !form_source(b, t, i, &room))
-				continue;
-			int rows = least(ticket_past(t->job, i).n - p->fed, room.rows);
-			form_chunk(b, t, i, rows);
-			room.rows -= rows;
-		}
-	}
+		room.rows = least(room.rows, b->prompt_rows);
+	for (int i = 0; b->order && i < b->n_order; i++)
+		form_prompts_of(b, ticket_of(b->order[i]), &room);
+	for (struct ticket *t = b->order ? NULL : b->running; t; t = t->next)
+		form_prompts_of(b, t, &room);
 }
 
 void batch_form(struct batch *b) {

@@ -1,81 +1,84 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What runs, as the cost model sees it. */
+/* What runs, as the scheduler and the cost model see it. */
 #include <string.h>
 
 #include "server/batch_parts.h"
 
-/* Rows of every step, and what they attend to. */
-struct rows {
-	int n;
-	double context; /* keys that all of them see */
-};
-
-static void add_rows(struct rows *rows, int n, int length, int source) {
-	rows->n += n;
-	rows->context += (double)n * (length + source);
+/* Texts for an encoder alone. Their tiles matter to nobody who asks about what runs. */
+static void count_texts(const struct ticket *t, struct scheduled_progress *p) {
+	p->sources = t->job->n_prompts - t->texts.next;
+	p->source_tokens = (int)t->texts.tokens;
+	p->source_squares = t->texts.squares;
 }
 
-/* Texts of `tokens` tokens together that an encoder still has to read. */
-static void add_sources(
-                const struct ticket *t, int64_t tokens, double squares, struct cost_load *load) {
-	const struct plan *encoder = &t->subnet.stack[STACK_ENCODER],
-	                  *decoder = &t->subnet.stack[STACK_DECODER];
-	load->pending_source += (int)tokens;
-	load->pending_source_attended += encoder->depth * squares;
-	for (int i = 0; i < encoder->depth; i++)
-		load->pending_source_rows[encoder->layers[i]] += (int)tokens;
-	for (int i = 0; i < decoder->depth; i++)
-		load->pending_cross_rows[decoder->layers[i]] += (int)tokens;
-}
-
-/* A group whose prompt is not through, or whose search runs. */
-static void add_prompt(const struct ticket *t, int i, struct rows *rows, struct cost_load *load,
-                int *pending) {
+/* Rows of answers, of those that the prompt being fed will have, and of a search. */
+static void count_rows(const struct ticket *t, int i, struct scheduled_progress *p) {
 	const struct job *job = t->job;
-	const struct run_prompt *p = &t->prompts[i];
+	const struct run_prompt *prompt = &t->prompts[i];
 	int past = ticket_past(job, i).n, source = ticket_source_tokens(job, i);
-	if (p->searching)
-		add_rows(rows, beam_live(p->beam), past + p->searched, source);
-	if (!p->sequence)
+	if (prompt->searching) {
+		int live = beam_live(prompt->beam);
+		p->rows += live;
+		p->keys += (double)live * (past + prompt->searched + source);
+		p->choices_left += live;
+	} else if (job->num_beams > 0 && !prompt->through) {
+		p->choices_left += job->num_beams;
+	}
+	if (!prompt->sequence)
 		return;
-	*pending += past - p->fed;
-	if (source > 0 && !p->source_fed)
-		add_sources(t, source, (double)source * source / 1024, load);
-	if (job->num_beams > 0)
-		add_rows(rows, job->num_beams, past, source);
-	else if (job->max_tokens > 1)
-		add_rows(rows, p->group, past, source);
+	int coming = job->num_beams > 0 ? job->num_beams : job->max_tokens > 1 ? prompt->group : 0;
+	p->coming_rows += coming;
+	p->coming_keys += (double)coming * (past + source);
 }
 
-static void add_load(const struct ticket *t, struct cost_load *load) {
-	const struct job *job = t->job;
-	const struct plan *plan = &t->subnet.stack[STACK_DECODER];
-	struct rows rows = { 0, 0 };
-	int pending = 0;
-	if (job->work != WORK_GENERATE) {
-		add_sources(t, t->texts.tokens, t->texts.squares, load);
+/* What is left of a prompt before it answers. */
+static void count_prompt(const struct ticket *t, int i, struct scheduled_progress *p) {
+	const struct run_prompt *prompt = &t->prompts[i];
+	int past = ticket_past(t->job, i).n, source = ticket_source_tokens(t->job, i);
+	if (prompt->through || prompt->searching)
 		return;
+	if (prompt->sequence)
+		p->prompt_tokens += past - prompt->fed;
+	else if (prompt->group == 0)
+		p->later_tokens += past;
+	if (source == 0 || prompt->source_fed)
+		return;
+	p->sources++;
+	p->source_tokens += source;
+	p->source_tiles += (source + KV_TILE - 1) / KV_TILE;
+	p->source_squares += (double)source * source / 1024;
+}
+
+void batch_progress(const struct ticket *t, struct scheduled_progress *ret_progress) {
+	const struct job *job = t->job;
+	struct scheduled_progress p = { .tokens_out = ticket_most_tokens(t),
+		.first_out = t->report.times.first_token_ns > 0,
+		.can_end = batch_can_end(t),
+		.more = batch_has_more(t) };
+	if (job->work != WORK_GENERATE)
+		count_texts(t, &p);
+	for (int i = 0; i < job->n_prompts && job->work == WORK_GENERATE; i++) {
+		count_rows(t, i, &p);
+		count_prompt(t, i, &p);
 	}
 	for (int i = 0; i < job->n_choices; i++) {
-		if (t->choices[i].sequence)
-			add_rows(&rows, 1, sequence_length(t->choices[i].sequence),
-			                ticket_source_tokens(job, ticket_prompt_of(t, i)));
+		const struct sequence *s = t->choices[i].sequence;
+		p.rows += s != NULL;
+		if (s)
+			p.keys += sequence_length(s)
+			                + ticket_source_tokens(job, ticket_prompt_of(t, i));
+		p.choices_left += job->num_beams == 0 && t->progress[i].finish == FINISH_NONE;
 	}
-	for (int i = 0; i < job->n_prompts; i++)
-		add_prompt(t, i, &rows, load, &pending);
-	load->decode_rows += rows.n;
-	load->pending += pending;
-	load->attended += plan->depth * rows.context / 1024;
-	for (int i = 0; i < plan->depth; i++) {
-		load->rows[plan->layers[i]] += rows.n;
-		load->pending_rows[plan->layers[i]] += pending;
-	}
+	*ret_progress = p;
 }
 
 void batch_load(const struct batch *b, const struct ticket *without, struct cost_load *ret_load) {
 	memset(ret_load, 0, sizeof *ret_load);
 	for (const struct ticket *t = b->running; t; t = t->next) {
-		if (t != without && t->report.state != JOB_DONE)
-			add_load(t, ret_load);
+		struct scheduled_progress progress;
+		if (t == without || t->report.state == JOB_DONE)
+			continue;
+		batch_progress(t, &progress);
+		scheduler_add_load(&progress, &t->subnet, ret_load);
 	}
 }

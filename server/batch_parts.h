@@ -8,7 +8,7 @@
  *	batch_emit.c   what the scores of a step become
  *	batch_search.c beam searches
  *	batch_end.c    how choices and tickets end
- *	batch_load.c   what runs, as the cost model sees it
+ *	batch_load.c   what runs, as the scheduler and the cost model see it
  */
 #ifndef FATHOM_SERVER_BATCH_PARTS_H
 #define FATHOM_SERVER_BATCH_PARTS_H
@@ -56,6 +56,8 @@ struct batch {
 	double served; /* of the text that entered a step last: where newcomers begin */
 
 	/* one step */
+	struct scheduled *const *order; /* in which prompts are fed; NULL: as they joined */
+	int n_order, prompt_rows;
 	struct row *rows; /* [max_rows] */
 	int n_rows, decode_rows;
 	int source_tiles;   /* taken */
@@ -94,7 +96,7 @@ void batch_want(struct batch *b, struct ticket *t, enum want_kind kind, int prom
 /* ---- batch_text.c ---- */
 
 /* Rows of texts for an encoder alone. */
-void batch_form_texts(struct batch *b, int64_t now_ns);
+void batch_form_texts(struct batch *b);
 /* Features and classes of the texts of the last step, after which they are through; fills come
  * with batch_emit, which goes first. */
 void batch_finish_texts(struct batch *b);

@@ -13,35 +13,25 @@
 #include <string.h>
 
 #include "server/batch_parts.h"
-#include "server/clock.h"
 
 /* ---- whose turn it is ---- */
 
-/* What is left of a job, as the scheduler sees it. */
-static struct scheduler_entry entry_left(const struct ticket *t) {
-	struct scheduler_entry entry = t->entry;
-	if (t->texts.all_tokens > 0)
-		entry.service_ms *= (double)t->texts.tokens / (double)t->texts.all_tokens;
-	return entry;
-}
-
-static bool goes_before(const struct ticket *a, const struct ticket *b, double now_ms) {
-	if (a->entry.priority == b->entry.priority && isinf(a->entry.due_ms)
-	                && isinf(b->entry.due_ms))
+static bool goes_before(const struct ticket *a, const struct ticket *b) {
+	const struct scheduled *x = &a->scheduled, *y = &b->scheduled;
+	if (x->priority == y->priority && isinf(x->at.due_ms) && isinf(y->at.due_ms))
 		return a->texts.served < b->texts.served;
-	struct scheduler_entry left_a = entry_left(a), left_b = entry_left(b);
-	return scheduler_before(&left_a, &left_b, now_ms);
+	return scheduler_precedes(x, y);
 }
 
 /* The ticket whose next text enters, NULL if none fits any more. The text of the first of all fits
  * an empty step, so none waits for ever. */
-static struct ticket *next_ticket(const struct batch *b, double now_ms) {
+static struct ticket *next_ticket(const struct batch *b) {
 	struct ticket *best = NULL;
 	for (struct ticket *t = b->running; t; t = t->next) {
 		if (t->texts.next == t->job->n_prompts
 		                || !batch_has_room(b, t->job->prompts[t->texts.next].n_tokens, 0))
 			continue;
-		if (!best || goes_before(t, best, now_ms))
+		if (!best || goes_before(t, best))
 			best = t;
 	}
 	return best;
@@ -75,10 +65,9 @@ static void add_text(struct batch *b, struct ticket *t) {
 	t->texts.squares -= (double)n * n / 1024;
 }
 
-void batch_form_texts(struct batch *b, int64_t now_ns) {
-	double now_ms = clock_ms(now_ns);
+void batch_form_texts(struct batch *b) {
 	struct ticket *t;
-	while (b->n_texts < b->limits.sequences && (t = next_ticket(b, now_ms)))
+	while (b->n_texts < b->limits.sequences && (t = next_ticket(b)))
 		add_text(b, t);
 }
 

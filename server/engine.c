@@ -29,10 +29,43 @@ static bool init_locks(struct engine *engine) {
 
 /* Everything but the locks and the thread. */
 static void release(struct engine *engine) {
+	scheduler_destroy(engine->scheduler);
 	batch_destroy(engine->batch);
 	admission_finish(&engine->admission);
 	model_close(engine->model);
 	free(engine);
+}
+
+/* For the scheduler. */
+static bool fits(void *arg, const struct scheduled *r, const struct subnet *subnet) {
+	const struct engine *engine = arg;
+	const struct ticket *t = (const struct ticket *)((const char *)r
+	                - offsetof(struct ticket, scheduled));
+	return batch_fits(engine->batch, t, subnet);
+}
+
+/* Requests that are predicted to be in time find room beyond the queue's bound: so much more. */
+static int64_t with_room(int64_t bound) {
+	return bound + bound / 4;
+}
+
+static bool init_scheduler(struct engine *engine) {
+	const struct config *config = engine->config;
+	const struct stack_facts *stack = engine->model->facts.stack;
+	struct scheduler_options options = { .limits = *batch_limits(engine->batch),
+		.layers = { stack[STACK_ENCODER].layers, stack[STACK_DECODER].layers },
+		.most_waiting = (int)with_room(config->queue_requests),
+		.overload_min_depth =
+		                config->overload_min_depth > 0 ? config->overload_min_depth : 1,
+		.overload_max_depth = config->overload_max_depth,
+		.backlog_ms = config->overload_backlog_ms,
+		.fits = fits,
+		.arg = engine };
+	engine->scheduler = scheduler_create(&options);
+	if (!engine->scheduler)
+		return false;
+	scheduler_view(engine->scheduler, &engine->view);
+	return true;
 }
 
 static bool init_work(struct engine *engine, const struct engine_options *options, char *err,
@@ -45,8 +78,9 @@ static bool init_work(struct engine *engine, const struct engine_options *option
 	if (!engine->batch)
 		return false;
 	const struct workspace *w = batch_workspace(engine->batch);
-	if (!admission_init(&engine->admission, engine->model, options->config,
-	                    batch_limits(engine->batch), workspace_blocks_total(w))) {
+	if (!admission_init(&engine->admission, engine->model, batch_limits(engine->batch),
+	                    workspace_blocks_total(w))
+	                || !init_scheduler(engine)) {
 		snprintf(err, errlen, "not enough memory for the engine");
 		return false;
 	}
@@ -136,40 +170,34 @@ void engine_snapshot(const struct engine *engine, struct snapshot *ret_snapshot)
 /* What the loop decides with: a copy, so that nothing is computed under the lock. */
 struct view {
 	struct snapshot snapshot;
-	struct cost_load load;
-	int waiting_sequences;
+	struct scheduler_view scheduler;
 };
 
 static void view(const struct engine *engine, struct view *ret_view) {
 	lock_const(engine);
 	ret_view->snapshot = engine->snapshot;
-	ret_view->load = engine->load;
-	ret_view->waiting_sequences = engine->queued.sequences;
+	ret_view->scheduler = engine->view;
+	ret_view->scheduler.waiting = engine->queued.jobs;
+	ret_view->scheduler.waiting_places = engine->queued.sequences;
 	unlock_const(engine);
-}
-
-static struct admission_state state_of(const struct view *v) {
-	return (struct admission_state){ .cost = &v->snapshot.cost,
-		.load = &v->load,
-		.wait_ms = v->snapshot.predicted_wait_ms,
-		.waiting = v->waiting_sequences };
 }
 
 void engine_plan(const struct engine *engine, const struct job *job,
                 struct plan_answer *ret_answer) {
 	struct view v;
+	struct scheduled r;
+	struct scheduler_foresight f;
 	view(engine, &v);
-	struct admission_state state = state_of(&v);
-	struct admission_answer a;
-	int64_t now_ns = job->times.received_ns > 0 ? clock_now_ns() : 0;
-	admission_decide(&engine->admission, &state, job, now_ns, &a);
-	*ret_answer = (struct plan_answer){ .subnet = a.subnet,
-		.reason = a.reason,
-		.predicted_ms = a.predicted_ms,
-		.queue_ms = state.wait_ms,
+	double now_ms = job->times.received_ns > 0 ? clock_ms(clock_now_ns()) : 0;
+	admission_schedule(&engine->admission, &v.snapshot.cost, job, &r);
+	scheduler_foresee(&v.scheduler, &v.snapshot.cost, &r, now_ms, &f);
+	*ret_answer = (struct plan_answer){ .subnet = f.subnet,
+		.reason = f.reason,
+		.predicted_ms = f.predicted_ms,
+		.queue_ms = f.queue_ms,
 		.budget_ms = job->latency_budget_ms,
-		.predicted_tokens = a.predicted_tokens,
-		.fits = a.fits };
+		.predicted_tokens = r.work.output_tokens,
+		.fits = f.fits };
 }
 
 /* ---- submitting ---- */
@@ -185,21 +213,43 @@ static bool may_join(const struct engine *engine, const struct view *v, const st
 		                "The deadline had passed before the request could be queued.");
 	if (!admission_check_size(&engine->admission, job, e))
 		return false;
-	struct admission_state state = state_of(v);
-	struct admission_answer answer;
-	admission_decide(&engine->admission, &state, job, now_ns, &answer);
-	return admission_check_budget(&engine->admission, &state, job, &answer, e);
+	return true;
+}
+
+/* What the view says about it. *ret_scheduled is made for its ticket. */
+static bool foresee(const struct engine *engine, const struct view *v, const struct job *job,
+                int64_t now_ns, struct scheduled *ret_scheduled, bool *ret_in_time,
+                struct error *e) {
+	const struct cost_model *cost = &v->snapshot.cost;
+	struct scheduler_foresight f;
+	admission_schedule(&engine->admission, cost, job, ret_scheduled);
+	scheduler_foresee(&v->scheduler, cost, ret_scheduled, clock_ms(now_ns), &f);
+	*ret_in_time = f.in_time;
+	if (f.refusal == SCHEDULER_ACCEPTED)
+		return true;
+	double predicted_ms = f.alone_ms, retry_ms = f.retry_after_ms;
+	if (f.refusal != SCHEDULER_UNATTAINABLE)
+		predicted_ms = f.predicted_ms
+		                + f.time.total_ms * (scheduler_margin(cost, ret_scheduled) - 1);
+	if (f.refusal == SCHEDULER_OVERLOADED && retry_ms < engine->config->retry_after_ms)
+		retry_ms = engine->config->retry_after_ms;
+	return admission_refuse(
+	                &engine->admission, cost, job, f.refusal, predicted_ms, retry_ms, e);
 }
 
 /* Takes a place in the queue; counted here, so that a burst cannot pass between two steps. */
-static bool enqueue(struct engine *engine, struct ticket *t, struct error *e) {
+static bool enqueue(struct engine *engine, struct ticket *t, bool in_time, struct error *e) {
 	const struct config *config = engine->config;
+	int64_t most = config->queue_requests, most_tokens = config->queue_tokens;
+	if (in_time) {
+		most = with_room(most);
+		most_tokens = with_room(most_tokens);
+	}
 	pthread_mutex_lock(&engine->lock);
 	/* An empty queue takes any request: else one larger than the bound could never be served. */
-	bool full = engine->queued.jobs >= config->queue_requests
+	bool full = engine->queued.jobs >= most
 	                || (engine->queued.jobs > 0
-	                                && engine->queued.tokens + t->tokens
-	                                                > config->queue_tokens);
+	                                && engine->queued.tokens + t->tokens > most_tokens);
 	bool stopping = engine->stopping;
 	double wait_ms = engine->snapshot.predicted_wait_ms;
 	if (!full && !stopping) {
@@ -234,17 +284,21 @@ bool engine_submit(struct engine *engine, struct job *job, struct error *e) {
 	if (job->deadline_ns == 0 && job->request.deadline_ms > 0)
 		job->deadline_ns =
 		                job->times.received_ns + (int64_t)(job->request.deadline_ms * 1e6);
-	if (!may_join(engine, &v, job, now_ns, e))
+	struct scheduled scheduled;
+	bool in_time;
+	if (!may_join(engine, &v, job, now_ns, e)
+	                || !foresee(engine, &v, job, now_ns, &scheduled, &in_time, e))
 		return false;
 	job->times.queued_ns = now_ns;
 	struct ticket *t = ticket_create(job, engine->model->target_tokenizer);
 	if (!t)
 		return error_set(e, ERROR_INTERNAL, "", "The server has no memory for this job.");
 	t->tokens = admission_tokens(job);
+	t->scheduled = scheduled;
 	t->report.state = JOB_QUEUED;
 	job->state = JOB_QUEUED;
 	job->engine_data = t;
-	if (enqueue(engine, t, e))
+	if (enqueue(engine, t, in_time, e))
 		return true;
 	job->state = JOB_NEW;
 	job->engine_data = NULL;

@@ -118,73 +118,8 @@ void engine_keep_pace(struct engine *engine, int64_t now_ns) {
 
 /* ---- stepping down ---- */
 
-/* What is left of a prompt before it answers. */
-static void prompt_left(const struct ticket *t, int prompt, struct cost_work *work) {
-	const struct run_prompt *p = &t->prompts[prompt];
-	int past = ticket_past(t->job, prompt).n, source = ticket_source_tokens(t->job, prompt);
-	work->longest_prompt = past > work->longest_prompt ? past : work->longest_prompt;
-	work->longest_source = source > work->longest_source ? source : work->longest_source;
-	if (p->through)
-		return;
-	work->prompt_tokens += past - p->fed;
-	if (source == 0 || p->source_fed)
-		return;
-	work->sources++;
-	work->source_tokens += source;
-	work->source_tiles += (source + KV_TILE - 1) / KV_TILE;
-	work->source_attended += (double)source * source / 1024;
-}
-
-/* What is left of a running ticket. */
-static void work_left(const struct ticket *t, struct cost_work *ret_work) {
-	const struct job *job = t->job;
-	struct cost_work work = { .subnet = &t->subnet };
-	int tokens = ticket_most_tokens(t);
-	for (int i = 0; i < job->n_prompts; i++) {
-		const struct run_prompt *p = &t->prompts[i];
-		prompt_left(t, i, &work);
-		if (p->searching)
-			work.choices += beam_live(p->beam);
-		else if (job->num_beams > 0 && !p->through)
-			work.choices += job->num_beams;
-	}
-	for (int i = 0; i < job->n_choices && job->num_beams == 0; i++)
-		work.choices += t->progress[i].finish == FINISH_NONE;
-	work.longest_prompt += tokens;
-	int left = t->predicted_tokens - tokens;
-	work.output_tokens = left > 0 ? left : 1;
-	/* cost_predict gives the first token to the prompt's last step. */
-	if (work.prompt_tokens == 0)
-		work.output_tokens++;
-	*ret_work = work;
-}
-
-void engine_step_down(struct engine *engine, struct ticket *t, int64_t now_ns) {
-	const struct job *job = t->job;
-	int changes = (int)(sizeof job->changes / sizeof job->changes[0]);
-	if (!job->policy.automatic || !job->policy.allow_step_down || job->want_prompt_logprobs
-	                || job->work != WORK_GENERATE || t->report.n_changes == changes
-	                || !engine->cost.fitted)
-		return;
-	double spent_ms = clock_ms(now_ns - t->report.times.received_ns);
-	struct scheduler_progress progress = { .cost = &engine->cost,
-		.limits = &engine->admission.limits,
-		.budget = admission_budget(job, spent_ms),
-		.rule = job->policy.rule,
-		.min_depth = job->policy.min_depth[STACK_DECODER] };
-	if (t->report.times.first_token_ns > 0)
-		progress.budget.ttft_ms = 0;
-	if (!scheduler_has_budget(&progress.budget))
-		return;
-	struct cost_load load;
-	struct plan plan;
-	batch_load(engine->batch, t, &load);
-	progress.load = &load;
-	work_left(t, &progress.work);
-	if (!scheduler_step_down(&progress, &plan))
-		return;
+void engine_fell_behind(const struct engine *engine, struct ticket *t, int64_t now_ns) {
 	double expected = predicted_for(t, ticket_most_tokens(t));
-	if (t->late_ratio <= 0 && expected > 0)
+	if (engine->cost.fitted && t->late_ratio <= 0 && expected > 0)
 		t->late_ratio = clock_ms(now_ns - t->report.times.joined_ns) / expected;
-	batch_narrow(engine->batch, t, &plan);
 }

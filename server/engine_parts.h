@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Between the files of the engine: engine.c (what other threads call) and engine_thread.c (what the
- * engine thread does). Who may touch a member is said at its group.
+ * Between the files of the engine: engine.c (what other threads call), engine_thread.c (what the
+ * engine thread does), engine_decide.c (how it does what the scheduler says) and engine_learn.c.
+ * Who may touch a member is said at its group.
  */
 #ifndef FATHOM_SERVER_ENGINE_PARTS_H
 #define FATHOM_SERVER_ENGINE_PARTS_H
@@ -39,22 +40,28 @@ struct engine {
 	bool stopping;
 	struct queue_sum queued; /* submitted and not joined */
 	struct snapshot snapshot;
-	struct cost_load load;
+	struct scheduler_view view;
 
 	/* engine thread */
 	struct batch *batch;
 	struct ticket *waiting; /* in no order */
 	struct ticket *ended;   /* to be posted */
-	struct queue_sum waiting_sum;
+	struct scheduler *scheduler;
 	struct queue_sum left; /* of the queue since the last publication */
-	double waiting_prompt_ms, waiting_answer_tokens;
 	struct cost_model cost;
 	struct cost_history history;
 	struct cost_learner learner;
-	double step_ms; /* predicted for the last step */
 };
 
 void *engine_thread(void *arg);
+
+/* engine_decide.c: does what the scheduler says, until a step is to be run; false: nothing runs.
+ * Engine thread. */
+bool engine_decide(struct engine *engine, int64_t now_ns);
+/* Takes the ended tickets out of the batch. */
+void engine_take_ended(struct engine *engine);
+/* A waiting ticket ends without having run. */
+void engine_refuse(struct engine *engine, struct ticket *t, const struct error *error);
 
 /* engine_learn.c: what a finished ticket teaches, and who falls behind. Engine thread. */
 void engine_learn(struct engine *engine, const struct ticket *t);
@@ -62,7 +69,8 @@ void engine_learn(struct engine *engine, const struct ticket *t);
 void engine_learn_step(struct engine *engine, const struct cost_step *step, int64_t began_ns);
 /* Before anything is predicted: an idle machine's pace is forgotten. */
 void engine_keep_pace(struct engine *engine, int64_t now_ns);
-void engine_step_down(struct engine *engine, struct ticket *t, int64_t now_ns);
+/* It goes on at a shallower depth. */
+void engine_fell_behind(const struct engine *engine, struct ticket *t, int64_t now_ns);
 const char *engine_reason_name(enum depth_reason reason);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The engine thread. One turn of its loop: take the mail, end what must end, let in what fits, run
- * a step, publish. The lock is held twice, shortly: for the mail and for the publication.
+ * The engine thread. One turn of its loop: take the mail, do what the scheduler decides, run a step,
+ * publish. The lock is held twice, shortly: for the mail and for the publication.
  */
 #include <errno.h>
 #include <time.h>
@@ -46,47 +46,19 @@ static void warm_up(struct engine *engine) {
 
 /* ---- the queue ---- */
 
-static void count_in(struct queue_sum *sum, const struct ticket *t, int sign) {
-	sum->jobs += sign;
-	sum->sequences += sign * ticket_places(t->job);
-	sum->tokens += sign * t->tokens;
-}
-
 static void enter_queue(struct engine *engine, struct ticket *list) {
+	double now_ms = clock_ms(clock_now_ns());
 	while (list) {
 		struct ticket *t = list;
 		list = t->next;
-		admission_entry(&engine->admission, &engine->cost, t->job, &t->entry, &t->prompt_ms,
-		                &t->answer_tokens);
 		t->next = engine->waiting;
 		engine->waiting = t;
-		count_in(&engine->waiting_sum, t, 1);
-		engine->waiting_prompt_ms += t->prompt_ms;
-		engine->waiting_answer_tokens += t->answer_tokens;
+		if (scheduler_arrive(engine->scheduler, &t->scheduled, &engine->cost, now_ms))
+			continue;
+		struct error e = { 0 };
+		error_set(&e, ERROR_SERVER_OVERLOADED, "", "The queue is full; try again later.");
+		engine_refuse(engine, t, &e);
 	}
-}
-
-/* Takes `*at` out of the waiting list. */
-static struct ticket *leave_queue(struct engine *engine, struct ticket **at) {
-	struct ticket *t = *at;
-	*at = t->next;
-	t->next = NULL;
-	count_in(&engine->waiting_sum, t, -1);
-	count_in(&engine->left, t, 1);
-	engine->waiting_prompt_ms = engine->waiting ? engine->waiting_prompt_ms - t->prompt_ms : 0;
-	engine->waiting_answer_tokens =
-	                engine->waiting ? engine->waiting_answer_tokens - t->answer_tokens : 0;
-	return t;
-}
-
-/* A waiting ticket ends without having run. */
-static void refuse(struct engine *engine, struct ticket **at, const struct error *error) {
-	struct ticket *t = leave_queue(engine, at);
-	t->job->error = *error;
-	t->report.state = JOB_DONE;
-	t->report.times.done_ns = clock_now_ns();
-	t->next = engine->ended;
-	engine->ended = t;
 }
 
 /* Waits for something to do and takes the mail. False: stop. */
@@ -136,141 +108,32 @@ static void say_cancelled(enum error_code code, struct error *ret_error) {
 		error_set(ret_error, code, "", "The server stopped working on this request.");
 }
 
-static void end_waiting(struct engine *engine, int64_t now_ns) {
-	for (struct ticket **at = &engine->waiting; *at;) {
-		const struct ticket *t = *at;
-		struct error e = { 0 };
-		if (t->ending != ERROR_NONE) {
-			say_cancelled(t->ending, &e);
-			metrics_cancelled(engine->metrics, STAGE_QUEUE);
-		} else if (t->job->deadline_ns > 0 && now_ns >= t->job->deadline_ns) {
-			error_set(&e, ERROR_DEADLINE_EXCEEDED, "",
-			                "The deadline passed while the request was queued.");
-			metrics_deadline_exceeded(engine->metrics, STAGE_QUEUE);
-		} else {
-			at = &(*at)->next;
+static void end_cancelled(struct engine *engine) {
+	struct error e;
+	for (struct ticket *t = engine->waiting, *next; t; t = next) {
+		next = t->next;
+		if (t->ending == ERROR_NONE)
 			continue;
-		}
-		refuse(engine, at, &e);
+		say_cancelled(t->ending, &e);
+		metrics_cancelled(engine->metrics, STAGE_QUEUE);
+		engine_refuse(engine, t, &e);
 	}
-}
-
-static void take_ended(struct engine *engine) {
-	struct ticket *t;
-	while ((t = batch_take_ended(engine->batch))) {
-		engine_learn(engine, t);
-		t->next = engine->ended;
-		engine->ended = t;
-	}
-}
-
-static void end_running(struct engine *engine, int64_t now_ns) {
 	for (struct ticket *t = batch_running(engine->batch); t; t = t->next) {
 		if (t->ending == ERROR_NONE)
 			continue;
-		struct error e;
 		say_cancelled(t->ending, &e);
 		metrics_cancelled(engine->metrics,
 		                t->report.times.first_token_ns > 0 ? STAGE_DECODE : STAGE_PREFILL);
 		batch_fail(engine->batch, t, &e);
 	}
-	batch_expire(engine->batch, now_ns, engine->step_ms);
-	take_ended(engine);
-}
-
-/* ---- admission ---- */
-
-/* The best of the waiting; NULL if none waits. */
-static struct ticket **best_waiting(struct engine *engine, double now_ms) {
-	struct ticket **best = NULL;
-	for (struct ticket **at = &engine->waiting; *at; at = &(*at)->next) {
-		if (!best || scheduler_before(&(*at)->entry, &(*best)->entry, now_ms))
-			best = at;
-	}
-	return best;
-}
-
-/* The best of the running tickets that have groups to begin. */
-static struct ticket *best_unfinished(struct engine *engine, double now_ms) {
-	struct ticket *best = NULL;
-	for (struct ticket *t = batch_running(engine->batch); t; t = t->next) {
-		if (batch_has_more(t)
-		                && (!best || scheduler_before(&t->entry, &best->entry, now_ms)))
-			best = t;
-	}
-	return best;
-}
-
-static void join(struct engine *engine, struct ticket *t, const struct admission_answer *answer,
-                int64_t now_ns) {
-	struct job *job = t->job;
-	t->subnet = answer->subnet;
-	t->predicted = answer->time;
-	t->predicted_tokens = answer->predicted_tokens;
-	job->subnet = answer->subnet;
-	job->reason = answer->reason;
-	job->predicted_ms = answer->predicted_ms;
-	job->predicted_tokens = answer->predicted_tokens;
-	metrics_queue_time(engine->metrics, clock_ms(now_ns - t->report.times.received_ns) * 1e-3);
-	metrics_depth_selected(
-	                engine->metrics, &answer->subnet, engine_reason_name(answer->reason));
-	batch_join(engine->batch, t, now_ns);
-}
-
-/* Decides on the best waiting ticket. False: it must wait, and with it all others. */
-static bool admit_waiting(struct engine *engine, struct ticket **at, int64_t now_ns) {
-	struct ticket *t = *at;
-	struct cost_load load;
-	batch_load(engine->batch, NULL, &load);
-	struct admission_state state = { .cost = &engine->cost,
-		.load = &load,
-		.waiting = engine->waiting_sum.sequences - ticket_places(t->job) };
-	struct admission_answer answer;
-	struct error e = { 0 };
-	admission_decide(&engine->admission, &state, t->job, now_ns, &answer);
-	if (!admission_check_budget(&engine->admission, &state, t->job, &answer, &e)) {
-		refuse(engine, at, &e);
-		return true;
-	}
-	if (!batch_fits(engine->batch, t, &answer.subnet)) {
-		/* What does not fit beside nothing never will. */
-		if (batch_sequences(engine->batch) > 0)
-			return false;
-		error_set(&e, ERROR_CONTEXT_LENGTH_EXCEEDED, "max_tokens",
-		                "The server's KV pool cannot hold this request; ask for fewer "
-		                "tokens or a shallower depth.");
-		refuse(engine, at, &e);
-		return true;
-	}
-	leave_queue(engine, at);
-	join(engine, t, &answer, now_ns);
-	return true;
-}
-
-static void admit(struct engine *engine, int64_t now_ns) {
-	double now_ms = clock_ms(now_ns);
-	while (batch_sequences(engine->batch) < engine->admission.limits.sequences) {
-		struct ticket **waiting = best_waiting(engine, now_ms);
-		struct ticket *running = best_unfinished(engine, now_ms);
-		if (running
-		                && (!waiting
-		                                || !scheduler_before(&(*waiting)->entry,
-		                                                &running->entry, now_ms))) {
-			if (!batch_fits(engine->batch, running, &running->subnet))
-				return;
-			batch_begin_group(engine->batch, running);
-		} else if (!waiting || !admit_waiting(engine, waiting, now_ns)) {
-			return;
-		}
-	}
+	engine_take_ended(engine);
 }
 
 /* ---- a step ---- */
 
-/* Returns the predicted step, for refinement. */
 static void run_step(struct engine *engine, struct batch_stats *ret_stats) {
 	int64_t began_ns = clock_now_ns();
-	batch_step(engine->batch, began_ns, ret_stats);
+	batch_step(engine->batch, ret_stats);
 	double seconds = clock_ms(clock_now_ns() - began_ns) * 1e-3;
 	enum metrics_phase phase = ret_stats->prompt_rows == 0 ? PHASE_DECODE
 	                : ret_stats->decode_rows == 0          ? PHASE_PREFILL
@@ -278,8 +141,6 @@ static void run_step(struct engine *engine, struct batch_stats *ret_stats) {
 	metrics_step(engine->metrics, phase, seconds, ret_stats->step.rows,
 	                ret_stats->step.row_count);
 	metrics_busy(engine->metrics, seconds);
-	engine->step_ms = engine->cost.fitted ? cost_step_ms(&engine->cost, &ret_stats->step)
-	                                      : seconds * 1e3;
 }
 
 /* ---- publication ---- */
@@ -294,43 +155,12 @@ static void post(struct engine *engine, struct ticket *t) {
 	engine->outbox_last = &t->outbox_next;
 }
 
-/* Tokens that a running ticket's sequences still generate. */
-static void count_tokens_left(const struct ticket *t, struct scheduler_queue *q) {
-	const struct job *job = t->job;
-	int beams = job->num_beams > 0 ? job->num_beams : 1;
-	for (int i = 0; i < job->n_choices; i++) {
-		/* A search counts once, with all its beams. */
-		if (t->progress[i].finish != FINISH_NONE
-		                || (job->num_beams > 0 && i % job->best_of != 0))
-			continue;
-		int done = job->num_beams > 0 ? t->prompts[ticket_prompt_of(t, i)].searched
-		                              : t->progress[i].n_tokens;
-		int left = t->predicted_tokens > done ? t->predicted_tokens - done : 1;
-		q->running_tokens += (double)left * beams;
-		q->shortest_tokens = left < q->shortest_tokens ? left : q->shortest_tokens;
-	}
-}
-
-static double predicted_wait_ms(const struct engine *engine) {
-	struct scheduler_queue q = { .waiting = engine->waiting_sum.jobs,
-		.waiting_prompt_ms = engine->waiting_prompt_ms,
-		.waiting_tokens = engine->waiting_answer_tokens,
-		.running = batch_sequences(engine->batch),
-		.slots = engine->admission.limits.sequences,
-		.shortest_tokens = 1e9,
-		.step_ms = engine->step_ms };
-	for (struct ticket *t = batch_running(engine->batch); t; t = t->next)
-		count_tokens_left(t, &q);
-	if (q.shortest_tokens > 1e8)
-		q.shortest_tokens = 1;
-	return scheduler_wait_ms(&q);
-}
-
 static void publish(struct engine *engine) {
 	const struct workspace *w = batch_workspace(engine->batch);
-	struct cost_load load;
-	batch_load(engine->batch, NULL, &load);
-	double wait_ms = predicted_wait_ms(engine);
+	struct scheduler_view view;
+	for (struct ticket *t = batch_running(engine->batch); t; t = t->next)
+		batch_progress(t, &t->scheduled.progress);
+	scheduler_view(engine->scheduler, &view);
 	bool news = engine->ended != NULL;
 	pthread_mutex_lock(&engine->lock);
 	struct snapshot *s = &engine->snapshot;
@@ -340,8 +170,8 @@ static void publish(struct engine *engine) {
 	s->kv_reserved = workspace_blocks_reserved(w);
 	s->kv_used = workspace_blocks_used(w);
 	s->cost = engine->cost;
-	s->predicted_wait_ms = wait_ms;
-	engine->load = load;
+	s->predicted_wait_ms = view.wait_ms;
+	engine->view = view;
 	engine->queued.jobs -= engine->left.jobs;
 	engine->queued.sequences -= engine->left.sequences;
 	engine->queued.tokens -= engine->left.tokens;
@@ -369,10 +199,8 @@ void *engine_thread(void *arg) {
 	while (take_mail(engine)) {
 		int64_t began_ns = clock_now_ns();
 		engine_keep_pace(engine, began_ns);
-		end_waiting(engine, began_ns);
-		end_running(engine, began_ns);
-		admit(engine, began_ns);
-		if (batch_jobs(engine->batch) == 0) {
+		end_cancelled(engine);
+		if (!engine_decide(engine, began_ns)) {
 			publish(engine);
 			continue;
 		}
@@ -382,12 +210,7 @@ void *engine_thread(void *arg) {
 		int64_t waited_ns = clock_now_ns() - asked_ns;
 		run_step(engine, &stats);
 		turn_pass(engine->turn);
-		take_ended(engine);
-		int64_t now_ns = clock_now_ns();
-		for (struct ticket *t = batch_running(engine->batch); t; t = t->next) {
-			if (t->job->work == WORK_GENERATE)
-				engine_step_down(engine, t, now_ns);
-		}
+		engine_take_ended(engine);
 		publish(engine);
 		engine_learn_step(engine, &stats.step, began_ns + waited_ns);
 	}

@@ -108,6 +108,10 @@ struct scheduler_progress {
  */
 bool scheduler_step_down(const struct scheduler_progress *progress, struct plan *ret_plan);
 
+/* What predictions are multiplied by for a request. */
+struct scheduled;
+double scheduler_margin(const struct cost_model *cost, const struct scheduled *r);
+
 /* ---- length and waiting ---------------------------------------------------------------------- */
 
 /*
@@ -293,6 +297,12 @@ struct scheduler_action {
 void scheduler_next(struct scheduler *s, const struct cost_model *cost, double now_ms,
                 struct scheduler_action *ret_action);
 
+/* Adds what a running request asks of every step, and of the next ones, to a load. */
+void scheduler_add_load(const struct scheduled_progress *progress, const struct subnet *subnet,
+                struct cost_load *load);
+/* Whether the work of a goes before that of b, which both run. */
+bool scheduler_precedes(const struct scheduled *a, const struct scheduled *b);
+
 /* ---- seen from outside ----------------------------------------------------------------------- */
 
 enum { SCHEDULER_KNOTS = 24 };
@@ -329,6 +339,7 @@ struct scheduler_foresight {
 	double queue_ms;       /* until it would join */
 	double predicted_ms;   /* from arrival_ms on, without a margin; < 0: no cost model */
 	bool fits;             /* its budgets, with the margin */
+	bool in_time; /* it has a budget, which is predicted to be kept with all that is due */
 	enum scheduler_refusal refusal; /* ACCEPTED, UNATTAINABLE, BUSY or OVERLOADED */
 	double alone_ms;       /* with the margin, on an idle server at the best allowed depth */
 	double retry_after_ms; /* when trying again may help */

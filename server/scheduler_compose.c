@@ -25,18 +25,19 @@ static double lesser(double a, double b) {
 
 /* ---- sums ---- */
 
-static void add_rows(const struct scheduled *r, int rows, double keys, struct cost_load *load) {
-	const struct plan *plan = &r->subnet.stack[STACK_DECODER];
+static void add_rows(const struct subnet *subnet, int rows, double keys, struct cost_load *load) {
+	const struct plan *plan = &subnet->stack[STACK_DECODER];
 	load->decode_rows += rows;
 	load->attended += plan->depth * keys / 1024;
 	for (int i = 0; i < plan->depth; i++)
 		load->rows[plan->layers[i]] += rows;
 }
 
-static void add_pending(const struct scheduled *r, struct cost_load *load) {
-	const struct scheduled_progress *p = &r->progress;
-	const struct plan *encoder = &r->subnet.stack[STACK_ENCODER],
-	                  *decoder = &r->subnet.stack[STACK_DECODER];
+void scheduler_add_load(const struct scheduled_progress *p, const struct subnet *subnet,
+                struct cost_load *load) {
+	const struct plan *encoder = &subnet->stack[STACK_ENCODER],
+	                  *decoder = &subnet->stack[STACK_DECODER];
+	add_rows(subnet, p->rows + p->coming_rows, p->keys + p->coming_keys, load);
 	load->pending += p->prompt_tokens;
 	for (int i = 0; p->prompt_tokens > 0 && i < decoder->depth; i++)
 		load->pending_rows[decoder->layers[i]] += p->prompt_tokens;
@@ -48,12 +49,6 @@ static void add_pending(const struct scheduled *r, struct cost_load *load) {
 		load->pending_source_rows[encoder->layers[i]] += p->source_tokens;
 	for (int i = 0; i < decoder->depth; i++)
 		load->pending_cross_rows[decoder->layers[i]] += p->source_tokens;
-}
-
-void scheduler_add_load(const struct scheduled *r, struct cost_load *load) {
-	const struct scheduled_progress *p = &r->progress;
-	add_rows(r, p->rows + p->coming_rows, p->keys + p->coming_keys, load);
-	add_pending(r, load);
 }
 
 /* A step in which `load` decodes and `chunk` rows of a prompt of `r` (NULL: none) run beside. */
@@ -99,7 +94,6 @@ static void find_need(const struct scheduler *s, struct scheduled *r, double now
 	struct scheduler_need need = { INFINITY, 0, INFINITY };
 	struct scheduler_work w;
 	*ret_need = need;
-	scheduler_refresh(r, now_ms);
 	r->at.lost = r->at.given_up_ms > now_ms;
 	bool due = isfinite(r->at.due_ms) && !(r->at.first_due && p->first_out);
 	if (r->at.lost || (!due && r->tpot_ms <= 0))
@@ -143,8 +137,10 @@ void scheduler_sum(struct scheduler *s, const struct cost_model *cost, double no
 	s->bias = 1;
 	s->summed = true;
 	bool needs = false;
-	for (int i = 0; i < s->n_running; i++)
-		scheduler_add_load(s->running[i], &s->load);
+	for (int i = 0; i < s->n_running; i++) {
+		scheduler_refresh(s->running[i], now_ms);
+		scheduler_add_load(&s->running[i]->progress, &s->running[i]->subnet, &s->load);
+	}
 	if (!cost->fitted)
 		return;
 	scheduler_set_rates(cost, s->options.limits.sequences, &s->rates);
@@ -260,8 +256,8 @@ static int sort_by_key(struct scheduler *s) {
 static void load_of(const struct scheduler *s, int n, struct cost_load *ret_load) {
 	memset(ret_load, 0, sizeof *ret_load);
 	for (int i = 0; i < n; i++)
-		add_rows(s->sorted[i], s->sorted[i]->progress.rows, s->sorted[i]->progress.keys,
-		                ret_load);
+		add_rows(&s->sorted[i]->subnet, s->sorted[i]->progress.rows,
+		                s->sorted[i]->progress.keys, ret_load);
 }
 
 /* The most of the sorted that the tightest among them bears; at least one that is not `must`. */
@@ -356,7 +352,7 @@ void scheduler_compose(struct scheduler *s, const struct cost_model *cost,
 	memset(&load, 0, sizeof load);
 	for (int i = 0; i < s->n_running; i++) {
 		const struct scheduled *r = s->running[i];
-		add_rows(r, r->progress.rows, r->progress.keys, &load);
+		add_rows(&r->subnet, r->progress.rows, r->progress.keys, &load);
 	}
 	double ms = cost->fitted && load.decode_rows > 0 ? step_ms(s, cost, &load, NULL, 0) : 0;
 	if (ms * scheduler_tolerance(cost) > s->pace_ms

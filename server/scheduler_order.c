@@ -21,7 +21,11 @@ void scheduler_refresh(struct scheduled *r, double now_ms) {
 	at->class = class_of(r, now_ms);
 	at->stale_ms = r->arrival_ms
 	                + SCHEDULER_AGING_MS * (floor(waited / SCHEDULER_AGING_MS) + 1);
-	double start = at->due_ms - at->service_ms;
+	double service = at->service_ms;
+	/* What is left of its texts. */
+	if (r->texts && at->running && r->work.source_tokens > 0)
+		service *= (double)r->progress.source_tokens / r->work.source_tokens;
+	double start = at->due_ms - service;
 	bool given_up = at->given_up_ms > now_ms;
 	at->lost = given_up || (isfinite(at->due_ms) && start < now_ms);
 	if (isfinite(at->due_ms) && !at->lost) {

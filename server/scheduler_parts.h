@@ -86,8 +86,6 @@ void scheduler_place(const struct cost_limits *limits, const struct cost_model *
                 unsigned without, const struct scheduled *r, struct scheduled_place *ret_place);
 /* Class, latest start, and whether the budget is lost: as of now. */
 void scheduler_refresh(struct scheduled *r, double now_ms);
-/* Whether a goes before b, both refreshed. */
-bool scheduler_precedes(const struct scheduled *a, const struct scheduled *b);
 /* Its budget is given up for the sake of others, for a while. */
 void scheduler_give_up(struct scheduled *r, double now_ms);
 
@@ -128,7 +126,6 @@ double scheduler_together_ms(const struct scheduler *s, int level, bool narrow);
 /* ---- scheduler_depth.c ---- */
 
 bool scheduler_budgeted(const struct scheduled *r);
-double scheduler_margin(const struct cost_model *cost, const struct scheduled *r);
 /* How late a running request must be predicted before it is thought late; what is below is noise. */
 double scheduler_tolerance(const struct cost_model *cost);
 bool scheduler_may_narrow(const struct scheduler *s, const struct scheduled *r);
@@ -144,8 +141,6 @@ struct scheduled *scheduler_narrow(
 
 /* ---- scheduler_compose.c ---- */
 
-/* What runs, summed as the cost model sees it. */
-void scheduler_add_load(const struct scheduled *r, struct cost_load *load);
 /* Sums of what runs, what each needs, and whose budget is lost. */
 void scheduler_sum(struct scheduler *s, const struct cost_model *cost, double now_ms);
 /* Whether a request at `subnet` may join without making others late. */

@@ -67,7 +67,7 @@ void scheduler_view(const struct scheduler *s, struct scheduler_view *ret_view) 
 	v->n_knots = 0;
 	memset(&v->load, 0, sizeof v->load);
 	for (int i = 0; i < s->n_running; i++) {
-		scheduler_add_load(s->running[i], &v->load);
+		scheduler_add_load(&s->running[i]->progress, &s->running[i]->subnet, &v->load);
 		v->running_places +=
 		                s->running[i]->progress.rows + s->running[i]->progress.coming_rows;
 	}
@@ -141,6 +141,7 @@ void scheduler_foresee(const struct scheduler_view *view, const struct cost_mode
 	                && (at.low_ms > free_ms
 	                                || (before_ms + at.low_ms) * margin > at.due_ms - now_ms);
 	lost = lost || !ret->fits;
+	ret->in_time = !lost;
 	if (lost && r->on_miss == ON_MISS_REJECT && !ret->fits)
 		ret->refusal = best.fits ? SCHEDULER_BUSY : SCHEDULER_UNATTAINABLE;
 	else if (lost && view->backlog_ms > view->backlog_bound_ms)

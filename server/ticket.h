@@ -64,14 +64,12 @@ struct run_report {
 
 struct ticket {
 	struct job *job;
+	struct scheduled scheduled; /* as the scheduler sees it */
 	struct ticket *next;        /* engine::inbox, engine::waiting or batch::running */
 	struct ticket *outbox_next; /* engine::outbox; mailbox lock */
 	int64_t tokens;             /* counted against the queue's bound until it joins */
 
 	/* engine thread */
-	struct scheduler_entry entry;     /* its place in the order */
-	double prompt_ms;                 /* predicted for its prompts, alone */
-	double answer_tokens;             /* predicted for all its answers */
 	enum error_code ending;           /* `cancel`, seen by the engine */
 	struct run_prompt *prompts;       /* [n_prompts] */
 	int n_beams;                      /* prompts that have one */
@@ -101,6 +99,10 @@ struct ticket {
 struct ticket *ticket_create(struct job *job, const struct tokenizer *answers);
 /* The job may be gone already. Accepts NULL. */
 void ticket_destroy(struct ticket *t);
+
+static inline struct ticket *ticket_of(struct scheduled *scheduled) {
+	return (struct ticket *)((char *)scheduled - offsetof(struct ticket, scheduled));
+}
 
 /* The prompt that a choice belongs to while it runs. */
 static inline int ticket_prompt_of(const struct ticket *t, int choice) {

@@ -44,8 +44,8 @@ struct ticket *running_ticket(enum request_kind kind, const char *body) {
 	CHECK(t);
 	t->subnet = job->policy.subnet;
 	t->report.times.received_ns = clock_now_ns();
-	t->entry = (struct scheduler_entry){ .arrival_ms = clock_ms(clock_now_ns()),
-		.due_ms = INFINITY };
+	t->scheduled.arrival_ms = clock_ms(clock_now_ns());
+	t->scheduled.at.due_ms = INFINITY;
 	return t;
 }
 
@@ -61,9 +61,19 @@ void running_step(void) {
 		while (batch_has_more(t) && batch_fits(running_batch, t, &t->subnet))
 			batch_begin_group(running_batch, t);
 	}
-	batch_step(running_batch, clock_now_ns(), &running_stats);
+	batch_step(running_batch, &running_stats);
 	while (batch_take_ended(running_batch))
 		;
+}
+
+void running_expire(struct ticket *t) {
+	struct error e = { 0 };
+	if (batch_can_end(t)) {
+		batch_cut(running_batch, t, DETAIL_DEADLINE);
+		return;
+	}
+	error_set(&e, ERROR_DEADLINE_EXCEEDED, "", "The deadline passed.");
+	batch_fail(running_batch, t, &e);
 }
 
 void running_all(void) {

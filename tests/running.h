@@ -26,6 +26,8 @@ struct ticket *running_join(enum request_kind kind, const char *body);
 /* One step, after letting in the groups that fit. Ended tickets leave the batch. */
 void running_step(void);
 void running_all(void);
+/* Ends a ticket at its deadline, as the engine does. */
+void running_expire(struct ticket *t);
 
 /* What the loop thread would see. */
 void running_deliver(struct ticket *t);

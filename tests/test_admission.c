@@ -6,6 +6,8 @@
  */
 #include "server/admission.h"
 
+#include <math.h>
+
 #include "tests/check.h"
 #include "tests/rig.h"
 
@@ -13,11 +15,22 @@ static struct rig rig;
 static struct admission admission;
 
 static const struct cost_limits limits = { .max_rows = 512, .prefill_rows = 128, .sequences = 64 };
-static const struct cost_load idle;
+
+/* What an idle server would do with a job. */
+static struct scheduler_foresight foresee(const struct cost_model *cost, const struct job *job) {
+	struct scheduler_view view = { .limits = limits, .overload_min_depth = 1 };
+	struct scheduler_foresight f;
+	struct scheduled r;
+	for (int k = 0; k < STACKS; k++)
+		view.layers[k] = rig.model->facts.stack[k].layers;
+	admission_schedule(&admission, cost, job, &r);
+	scheduler_foresee(&view, cost, &r, 0, &f);
+	return f;
+}
 
 static void open_with(const char *name, size_t kv_blocks) {
 	rig_open(&rig, name);
-	CHECK(admission_init(&admission, rig.model, &rig.config, &limits, kv_blocks));
+	CHECK(admission_init(&admission, rig.model, &limits, kv_blocks));
 }
 
 static void close_all(void) {
@@ -60,14 +73,12 @@ TEST(a_small_pool_makes_auto_shallower_and_refuses_what_never_fits) {
 	struct cost_model cost = {
 		.fitted = true, .margin = 1, .margin_rescued = 1, .target_ratio = 1
 	};
-	struct admission_state state = { .cost = &cost, .load = &idle };
-	struct admission_answer answer;
 	admission.kv_blocks = 11;
-	admission_decide(&admission, &state, job, 0, &answer);
+	struct scheduler_foresight answer = foresee(&cost, job);
 	CHECK_INT(answer.subnet.stack[STACK_ENCODER].depth, 3);
 	CHECK_INT(answer.subnet.stack[STACK_DECODER].depth, 1);
 	admission.kv_blocks = 12;
-	admission_decide(&admission, &state, job, 0, &answer);
+	answer = foresee(&cost, job);
 	CHECK_INT(answer.subnet.stack[STACK_DECODER].depth, 2);
 	job_destroy(job);
 	close_all();
@@ -144,22 +155,36 @@ TEST(a_translation_is_planned_by_its_source) {
 	close_all();
 }
 
-TEST(what_waits_is_counted_by_the_answers_that_are_expected) {
-	struct scheduler_entry entry;
-	double prompt_ms, tokens;
+TEST(a_job_is_the_schedulers_in_numbers) {
 	struct cost_model cost = { .fitted = true, .target_ratio = 1.5, .constant_ms = 2 };
+	struct scheduled r;
 	open_with("tiny-mt-post", 100);
-	struct job *job =
-	                rig_job(&rig, REQUEST_COMPLETION, "{\"prompt\":[5,6,7,2],\"num_beams\":3}");
-	admission_entry(&admission, &cost, job, &entry, &prompt_ms, &tokens);
-	/* Three beams of 1.5 x 4 tokens, each step 2 ms. */
-	CHECK(tokens == 18 && prompt_ms == 2 && entry.service_ms == 12);
+	struct job *job = rig_job(&rig, REQUEST_COMPLETION,
+	                "{\"prompt\":[5,6,7,2],\"num_beams\":3,\"latency_budget_ms\":50,"
+	                "\"min_depth\":{\"encoder\":2,\"decoder\":1},\"priority\":4}");
+	job->times.received_ns = 7000000;
+	job->deadline_ns = 9000000;
+	admission_schedule(&admission, &cost, job, &r);
+	CHECK(r.arrival_ms == 7 && r.deadline_ms == 9 && r.latency_ms == 50);
+	CHECK_INT(r.priority, 4);
+	CHECK(r.automatic && r.may_step_down && !r.texts);
+	/* Three beams of 1.5 x 4 tokens. */
+	CHECK_INT(r.places, 3);
+	CHECK_INT(r.work.choices, 3);
+	CHECK_INT(r.work.output_tokens, 6);
+	CHECK_INT(r.min_depth[STACK_ENCODER], 2);
+	CHECK_INT(r.max_depth[STACK_ENCODER], 3);
+	CHECK_INT(r.max_depth[STACK_DECODER], 2);
 	job_destroy(job);
 	close_all();
 	open_with("tiny-encoder", 0);
-	job = rig_job(&rig, REQUEST_CLASSIFY, "{\"head\":\"mnli\",\"input\":[[0,5,6,2],[0,7,2]]}");
-	admission_entry(&admission, &cost, job, &entry, &prompt_ms, &tokens);
-	CHECK(tokens == 0 && prompt_ms == 2 && entry.service_ms == 2);
+	job = rig_job(&rig, REQUEST_CLASSIFY,
+	                "{\"head\":\"mnli\",\"input\":[[0,5,6,2],[0,7,2]],\"depth\":4}");
+	admission_schedule(&admission, &cost, job, &r);
+	CHECK(!r.automatic && !r.may_step_down && r.texts && isinf(r.deadline_ms));
+	CHECK_INT(r.subnet.stack[STACK_ENCODER].depth, 4);
+	CHECK_INT(r.places, 1);
+	CHECK_INT(r.work.output_tokens, 0);
 	job_destroy(job);
 	close_all();
 }
@@ -176,9 +201,7 @@ TEST(an_encoders_budget_chooses_its_depth) {
 		cost.layer_ms[STACK_ENCODER][i] = 1;
 	struct job *job = rig_job(&rig, REQUEST_CLASSIFY,
 	                "{\"head\":\"mnli\",\"input\":[0,5,6,2],\"latency_budget_ms\":4.5}");
-	struct admission_state state = { .cost = &cost, .load = &idle };
-	struct admission_answer answer;
-	admission_decide(&admission, &state, job, 0, &answer);
+	struct scheduler_foresight answer = foresee(&cost, job);
 	CHECK_INT(answer.subnet.stack[STACK_ENCODER].depth, 3);
 	CHECK_INT(answer.reason, REASON_BUDGET);
 	CHECK(answer.fits && answer.predicted_ms == 4);
@@ -199,12 +222,13 @@ TEST(a_refused_budget_names_the_pair_that_would_fit) {
 	struct job *job = rig_job(&rig, REQUEST_COMPLETION,
 	                "{\"prompt\":[5,6,2],\"max_tokens\":5,\"depth\":2,"
 	                "\"latency_budget_ms\":60,\"on_miss\":\"reject\"}");
-	struct admission_state state = { .cost = &cost, .load = &idle };
-	struct admission_answer answer;
+	struct scheduler_foresight answer = foresee(&cost, job);
 	struct error e = { 0 };
-	admission_decide(&admission, &state, job, 0, &answer);
 	CHECK(!answer.fits);
-	CHECK(!admission_check_budget(&admission, &state, job, &answer, &e));
+	CHECK_INT(answer.refusal, SCHEDULER_UNATTAINABLE);
+	/* 1 + 9 + 20, then four of 1 + 20. */
+	CHECK(answer.alone_ms == 114);
+	CHECK(!admission_refuse(&admission, &cost, job, answer.refusal, answer.alone_ms, 0, &e));
 	CHECK_INT(e.code, ERROR_BUDGET_UNATTAINABLE);
 	/* The ladder of 3 + 2 layers is (1,1), (2,2), (3,2). */
 	CHECK(strstr(e.message, "An encoder of 1 and a decoder of 1 layers would keep it."));

@@ -257,7 +257,8 @@ TEST(a_more_urgent_job_goes_first) {
 	running_open("tiny-encoder");
 	struct ticket *large = join_texts(100, 16, "");
 	struct ticket *urgent = join_texts(10, 16, "");
-	urgent->entry.priority = -5;
+	urgent->scheduled.priority = -5;
+	urgent->scheduled.at.class = -5;
 	int before = large->texts.next;
 	while (urgent->report.state != JOB_DONE)
 		running_step();
@@ -334,8 +335,7 @@ TEST(a_deadline_leaves_nothing_of_a_job_for_an_encoder) {
 	running_open("tiny-encoder");
 	struct ticket *t = join_texts(10, 16, "");
 	running_step();
-	t->job->deadline_ns = 1000;
-	batch_expire(running_batch, 1000, 0);
+	running_expire(t);
 	CHECK(batch_take_ended(running_batch) == t);
 	CHECK_INT(t->job->error.code, ERROR_DEADLINE_EXCEEDED);
 	running_destroy(t);

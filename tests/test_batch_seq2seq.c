@@ -420,8 +420,7 @@ TEST(a_deadline_answers_with_the_beams_so_far) {
 	struct ticket *late = running_join(REQUEST_COMPLETION, long_search);
 	for (int i = 0; i < 5; i++)
 		running_step();
-	t->job->deadline_ns = 1000;
-	batch_expire(running_batch, 1000, 0);
+	running_expire(t);
 	CHECK(batch_take_ended(running_batch) == t);
 	CHECK_INT(t->job->error.code, ERROR_NONE);
 	for (int i = 0; i < 4; i++) {
@@ -439,8 +438,7 @@ TEST(a_deadline_answers_with_the_beams_so_far) {
 TEST(a_deadline_before_the_first_step_of_a_search_is_an_error) {
 	running_open("tiny-mt-pre");
 	struct ticket *t = running_join(REQUEST_COMPLETION, long_search);
-	t->job->deadline_ns = 1000;
-	batch_expire(running_batch, 1000, 0);
+	running_expire(t);
 	CHECK(batch_take_ended(running_batch) == t);
 	CHECK_INT(t->job->error.code, ERROR_DEADLINE_EXCEEDED);
 	running_destroy(t);
