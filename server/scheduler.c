@@ -289,7 +289,7 @@ void scheduler_next(struct scheduler *s, const struct cost_model *cost, double n
 	if (expire(s, now_ms, ret_action))
 		return;
 	if (!s->summed)
-		scheduler_sum(s, cost, now_ms);
+		scheduler_sum_up(s, cost, now_ms);
 	if (cut(s, now_ms, ret_action))
 		return;
 	struct scheduled *late = cost->fitted ? scheduler_narrow(s, cost, now_ms) : NULL;

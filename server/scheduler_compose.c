@@ -85,7 +85,7 @@ static double least_step_ms(const struct scheduler *s, const struct scheduled *r
 	if (scheduler_may_narrow(s, r))
 		depth[STACK_DECODER] = r->min_depth[STACK_DECODER];
 	scheduler_work_left(&s->rates, r, depth, &w);
-	return w.fixed_ms[0] + w.share_ms[0];
+	return scheduler_alone_ms(&s->rates, &w);
 }
 
 static void find_need(const struct scheduler *s, struct scheduled *r, double now_ms,
@@ -115,23 +115,21 @@ static void find_need(const struct scheduler *s, struct scheduled *r, double now
 		*ret_need = need;
 }
 
-/* How much of a row of every step those without a need take: they rest the rest of the time. */
+/* How much of every step those without a need take: they rest the rest of the time. */
 static void add_filler(
                 struct scheduler *s, const struct scheduled *r, const struct scheduler_need *n) {
-	const int depth[STACKS] = { r->subnet.stack[STACK_ENCODER].depth,
-		r->subnet.stack[STACK_DECODER].depth };
-	struct scheduler_work w;
 	if (isfinite(n->left_ms))
 		return;
 	bool rests = isinf(n->token_ms) && !(s->options.without & SCHEDULER_WITHOUT_RESTS);
-	scheduler_work_left(&s->rates, r, depth, &w);
-	for (int k = 0; k < CHORDS; k++)
-		s->filler_ms[k] += w.share_ms[k] * (rests ? 1 / (1 + REST_SHARE) : 1);
+	double rows = (r->progress.rows + r->progress.coming_rows)
+	                * (rests ? 1 / (1 + REST_SHARE) : 1);
+	s->filler_rows += rows;
+	s->filler_layers += rows * r->subnet.stack[STACK_DECODER].depth;
 }
 
-void scheduler_sum(struct scheduler *s, const struct cost_model *cost, double now_ms) {
+void scheduler_sum_up(struct scheduler *s, const struct cost_model *cost, double now_ms) {
 	memset(&s->load, 0, sizeof s->load);
-	memset(s->filler_ms, 0, sizeof s->filler_ms);
+	s->filler_rows = s->filler_layers = 0;
 	s->pace_ms = s->token_ms = INFINITY;
 	s->step_ms = 0;
 	s->bias = 1;

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The work that is due. Requests are taken in the order in which they are due; those due by a moment
- * must be done by then. How long they take together follows from a step's cost in straight lines: a
- * fixed part for each step, and a share for each row. A set of requests so takes at least as long as
- * the longest of them takes alone, plus the shares of all (along each chord, of which the largest
- * counts). Since those that are due later may rest, what they take does not matter: this is the
- * demand bound of earliest-deadline-first scheduling (Baruah, Rosier, Howell 1990), with the lone
- * request's time added because a token waits for the one before it.
+ * The work that is due. Requests are taken in the order in which they are due, and those due by a
+ * moment must be done by then; what is due later may rest meanwhile and does not matter. This is the
+ * demand bound of earliest-deadline-first scheduling (Baruah, Rosier, Howell 1990) for an engine
+ * that works on many requests at once: n requests with N tokens left, of which the longest has
+ * n_max, share steps of N / n_max rows on average, n_max of them. A prompt takes its rows in larger
+ * chunks. Nobody is done sooner than he would be alone, because a token waits for the one before it.
  *
  * When not all can be in time at the lowest level, the largest of the work that is due is given up,
  * and so on until the rest is in time: the fewest are late (Moore 1968, Hodgson's algorithm).
@@ -15,23 +14,13 @@
 
 #include "server/scheduler_parts.h"
 
+enum { CHUNK_POINT = 8, BUSY_POINT = 6 }; /* of cost_rows: 128 rows of prompts; 32 of answers */
+
 static double greater(double a, double b) {
 	return a > b ? a : b;
 }
 
-/* ---- straight lines ---- */
-
-/* Indices into cost_rows: 1 and 4, 8 and 16, 32 and 64 rows. */
-static const int chord_ends[CHORDS][2] = { { 0, 2 }, { 3, 5 }, { 6, 7 } };
-enum { CHUNK_POINT = 8 }; /* prompts are fed in chunks of about so many rows: 128 */
-
-static void chord_of(const double *table, int chord, double m, double *ret_fixed, double *ret_row) {
-	int from = chord_ends[chord][0], to = chord_ends[chord][1];
-	double slope = (table[to] - table[from]) / (cost_rows[to] - cost_rows[from]);
-	slope = slope > 0 ? slope : 0;
-	*ret_row = m * slope;
-	*ret_fixed = m * greater(table[from] - slope * cost_rows[from], 0);
-}
+/* ---- the machine ---- */
 
 /* What steps take in the mean over what the tables say: they are contended, now and in general. */
 static double mean_over_tables(const struct cost_model *cost) {
@@ -58,10 +47,22 @@ void scheduler_set_rates(
 		.source_attention = m * cost->source_attention_ms,
 		.class_ms = m * cost->class_ms,
 		.sequences = sequences };
-	for (int k = 0; k < CHORDS; k++) {
-		chord_of(cost->layer_ms[STACK_DECODER], k, m, &r->layer_a[k], &r->layer_m[k]);
-		chord_of(cost->head_ms, k, m, &r->head_a[k], &r->head_m[k]);
+	for (int i = 0; i < COST_POINTS; i++) {
+		r->layer_ms[i] = m * cost->layer_ms[STACK_DECODER][i];
+		r->head_ms[i] = m * cost->head_ms[i];
 	}
+}
+
+/* A step of `rows` rows, which need not be whole, at `depth` on average; without attention. */
+static double rows_ms(const struct scheduler_rates *rates, double rows, double depth) {
+	int i = 0;
+	rows = greater(rows, 1);
+	while (i + 2 < COST_POINTS && cost_rows[i + 1] <= rows)
+		i++;
+	double weight = (rows - cost_rows[i]) / (cost_rows[i + 1] - cost_rows[i]);
+	double layer = rates->layer_ms[i] * (1 - weight) + rates->layer_ms[i + 1] * weight;
+	double head = rates->head_ms[i] * (1 - weight) + rates->head_ms[i + 1] * weight;
+	return rates->constant + depth * layer + head + rates->row_ms * rows;
 }
 
 /* ---- the work of a request ---- */
@@ -76,36 +77,38 @@ void scheduler_work_left(const struct scheduler_rates *rates, const struct sched
 	double prompt = running ? p->prompt_tokens + p->later_tokens : w->prompt_tokens;
 	double source = running ? p->source_tokens : w->source_tokens;
 	double squares = running ? p->source_squares : w->source_attended;
+	double keys = w->longest_prompt + w->longest_source + 0.5 * w->output_tokens;
 	if (running && steps > 0)
 		steps = greater(steps - p->tokens_out, 1);
-	double keys = w->longest_prompt + w->longest_source + 0.5 * w->output_tokens;
 	if (rows > rates->sequences) {
 		steps *= rows / rates->sequences;
 		rows = rates->sequences;
 	}
-	struct scheduler_work work = { .steps = steps };
-	for (int k = 0; k < CHORDS; k++) {
-		work.fixed_ms[k] = rates->constant + d * rates->layer_a[k] + rates->head_a[k];
-		work.share_ms[k] = rows
-		                * (d * (rates->layer_m[k] + rates->attention * keys / 1024)
-		                                + rates->head_m[k] + rates->row_ms);
-	}
-	work.prompt_ms = prompt
-	                * (rates->row_ms
-	                                + d
-	                                                * (rates->prompt_layer
-	                                                                + rates->prompt_attention
-	                                                                                * w->longest_prompt
-	                                                                                / 2048));
-	if (source > 0)
-		work.prompt_ms += source
-		                                * (rates->row_ms + e * rates->source_layer
-		                                                + d * rates->cross_layer)
-		                + e * squares * rates->source_attention;
-	if (w->scored_tokens > 0)
-		work.prompt_ms += w->scored_tokens * rates->head_m[CHORDS - 1];
-	work.prompt_ms += w->class_rows * rates->class_ms;
-	*ret_work = work;
+	double token_ms = rates->row_ms
+	                + d
+	                                * (rates->prompt_layer
+	                                                + rates->prompt_attention
+	                                                                * w->longest_prompt / 2048);
+	double source_ms = rates->row_ms + e * rates->source_layer + d * rates->cross_layer;
+	double head_ms = rates->head_ms[BUSY_POINT] / cost_rows[BUSY_POINT];
+	*ret_work = (struct scheduler_work){ .steps = steps,
+		.rows = rows,
+		.depth = d,
+		.attention_ms = rates->attention * d * keys / 1024,
+		.prompt_ms = prompt * token_ms + source * source_ms
+		                + e * squares * rates->source_attention + w->scored_tokens * head_ms
+		                + w->class_rows * rates->class_ms };
+}
+
+double scheduler_alone_ms(const struct scheduler_rates *rates, const struct scheduler_work *w) {
+	return rows_ms(rates, w->rows, w->depth) + w->rows * w->attention_ms;
+}
+
+double scheduler_busy_ms(const struct scheduler_rates *rates, const struct scheduler_work *w) {
+	double rows = cost_rows[BUSY_POINT];
+	return w->prompt_ms
+	                + w->steps * w->rows
+	                * (rows_ms(rates, rows, w->depth) / rows + w->attention_ms);
 }
 
 static int clamp(int x, int low, int high) {
@@ -139,15 +142,27 @@ static void depth_at(const struct scheduler *s, const struct scheduled *r, int l
 
 /* ---- in time ---- */
 
-static double add(struct scheduler_sum *sum, const struct scheduler_work *w) {
-	double most = 0;
-	sum->prompt_ms += w->prompt_ms;
-	for (int k = 0; k < CHORDS; k++) {
-		sum->chain_ms[k] = greater(sum->chain_ms[k], w->steps * w->fixed_ms[k]);
-		sum->share_ms[k] += w->steps * w->share_ms[k];
-		most = greater(most, sum->chain_ms[k] + sum->share_ms[k]);
+static void add(struct scheduler_sum *sum, const struct scheduler_work *w, double alone_ms) {
+	double tokens = w->steps * w->rows;
+	sum->longest = greater(sum->longest, w->steps);
+	sum->chain_ms = greater(sum->chain_ms, w->prompt_ms + w->steps * alone_ms);
+	sum->tokens += tokens;
+	sum->layers += tokens * w->depth;
+	sum->other_ms += w->prompt_ms + tokens * w->attention_ms;
+}
+
+/* How long all of a sum take, and those along that have no need and cannot rest for ever. */
+static double sum_ms(const struct scheduler *s, const struct scheduler_sum *sum) {
+	double ms = sum->other_ms;
+	if (sum->tokens > 0) {
+		double rows = sum->tokens / sum->longest, depth = sum->layers / sum->tokens;
+		if (rows > s->rates.sequences)
+			rows = s->rates.sequences;
+		double steps = sum->tokens / rows, all = rows + s->filler_rows;
+		depth = (depth * rows + s->filler_layers) / all;
+		ms += steps * rows_ms(&s->rates, all, depth);
 	}
-	return most + sum->prompt_ms;
+	return greater(ms, sum->chain_ms);
 }
 
 /* A budget that can still be met, or a deadline. */
@@ -165,25 +180,20 @@ bool scheduler_add_due(const struct scheduler *s, const struct scheduled *r, int
 		return false;
 	depth_at(s, r, level, narrow, depth);
 	scheduler_work_left(&s->rates, r, depth, &work);
-	/* Every step carries along those that have no need and cannot rest for ever. */
-	for (int k = 0; k < CHORDS; k++)
-		work.fixed_ms[k] += s->filler_ms[k];
 	/* For the first token only the prompt must run. */
 	if (r->at.first_due)
 		work.steps = 1;
-	*ret_ms = add(sum, &work);
+	add(sum, &work, scheduler_alone_ms(&s->rates, &work));
+	*ret_ms = sum_ms(s, sum);
 	/* Where nobody rests, each step is one of all that run. */
 	if (s->options.without & SCHEDULER_WITHOUT_RESTS)
-		*ret_ms = greater(*ret_ms,
-		                work.steps * scheduler_together_ms(s, level, narrow)
-		                                + sum->prompt_ms);
+		*ret_ms = greater(*ret_ms, work.steps * scheduler_together_ms(s, level, narrow));
 	*ret_ms *= s->bias;
 	return true;
 }
 
 double scheduler_together_ms(const struct scheduler *s, int level, bool narrow) {
-	double most = 0;
-	struct scheduler_sum sum = { { 0 }, { 0 }, 0 };
+	double rows = 0, layers = 0, attention_ms = 0;
 	for (int i = 0; i < s->n_running; i++) {
 		const struct scheduled *r = s->running[i];
 		struct scheduler_work work;
@@ -192,17 +202,17 @@ double scheduler_together_ms(const struct scheduler *s, int level, bool narrow) 
 			continue;
 		depth_at(s, r, level, narrow, depth);
 		scheduler_work_left(&s->rates, r, depth, &work);
-		work.steps = 1;
-		work.prompt_ms = 0;
-		most = add(&sum, &work);
+		rows += work.rows;
+		layers += work.rows * work.depth;
+		attention_ms += work.rows * work.attention_ms;
 	}
-	return most;
+	return rows > 0 ? rows_ms(&s->rates, rows, layers / rows) + attention_ms : 0;
 }
 
 /* The index among the due of the first that is late; n_due: none. */
 static int first_late(
                 const struct scheduler *s, int level, bool narrow, double margin, double now_ms) {
-	struct scheduler_sum sum = { { 0 }, { 0 }, 0 };
+	struct scheduler_sum sum = { 0 };
 	double ms;
 	for (int i = 0; i < s->n_due; i++) {
 		if (scheduler_add_due(s, s->due[i], level, narrow, &sum, &ms)
@@ -228,7 +238,7 @@ static struct scheduled *largest(const struct scheduler *s, int n) {
 			continue;
 		depth_at(s, r, 1, true, depth);
 		scheduler_work_left(&s->rates, r, depth, &w);
-		double work = w.prompt_ms + w.steps * w.share_ms[CHORDS - 1];
+		double work = scheduler_busy_ms(&s->rates, &w);
 		if (!worst || r->at.class > worst->at.class
 		                || (r->at.class == worst->at.class && work > most)) {
 			worst = r;

@@ -90,7 +90,7 @@ void scheduler_place(const struct cost_limits *limits, const struct cost_model *
 			work.subnet->stack[STACK_DECODER].depth };
 		scheduler_set_rates(cost, limits->sequences, &rates);
 		scheduler_work_left(&rates, r, depth, &low);
-		at.low_ms = low.prompt_ms + low.steps * low.share_ms[CHORDS - 1];
+		at.low_ms = scheduler_busy_ms(&rates, &low);
 	}
 	*ret_place = at;
 }

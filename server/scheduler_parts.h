@@ -13,17 +13,11 @@
 
 #include "server/scheduler.h"
 
-enum { CHORDS = 3 };
-
-/*
- * The cost model in straight lines: a decode step of `rows` rows at depth d takes at least
- * constant + d x (layer_a + layer_m x rows) + head_a + head_m x rows along each chord, and about
- * the largest of these. The chords go through 1 and 4, 8 and 16, 32 and 64 rows.
- */
+/* The cost model, as far as the work that is due needs it, times what contention adds. */
 struct scheduler_rates {
 	double constant, row_ms, attention;
-	double layer_a[CHORDS], layer_m[CHORDS], head_a[CHORDS], head_m[CHORDS];
-	double prompt_layer, prompt_attention; /* of a prompt token, one layer */
+	double layer_ms[COST_POINTS], head_ms[COST_POINTS]; /* as in cost_model; of the decoder */
+	double prompt_layer, prompt_attention;              /* of a prompt token, one layer */
 	double source_layer, cross_layer, source_attention, class_ms;
 	int sequences; /* most that run side by side */
 };
@@ -66,13 +60,14 @@ struct scheduler {
 	struct scheduler_rates rates;
 	struct cost_load load;
 	struct scheduler_need *needs; /* [most_running], of running[i] */
-	double filler_ms[CHORDS]; /* shares of those without a need, as far as they cannot rest */
-	double step_ms;           /* of all decode rows */
-	double bias;              /* of which over what the chords say; at least 1 */
-	double pace_ms;           /* the tightest need: most that a step may take */
-	double token_ms;          /* the same of those that cannot rest */
-	int level;                /* that requests with a budget may join at */
-	int narrow_to;            /* level that the running ones step down to; 0: none */
+	/* Rows of those without a need, as far as they cannot rest, and rows times layers. */
+	double filler_rows, filler_layers;
+	double step_ms;  /* of all decode rows */
+	double bias;     /* of which over what the chords say; at least 1 */
+	double pace_ms;  /* the tightest need: most that a step may take */
+	double token_ms; /* the same of those that cannot rest */
+	int level;       /* that requests with a budget may join at */
+	int narrow_to;   /* level that the running ones step down to; 0: none */
 
 	/* scratch of [most_running] */
 	struct scheduled **sorted;
@@ -95,13 +90,18 @@ void scheduler_set_rates(
                 const struct cost_model *cost, int sequences, struct scheduler_rates *ret_rates);
 /* What steps take in the mean over what cost_step_ms says. */
 double scheduler_mean_over_step(const struct cost_model *cost);
-/* What a request still takes at a depth: steps, its share of the engine for each of them by chord,
- * and the time of its prompts. */
+/* What a request still takes at a depth. */
 struct scheduler_work {
-	double steps, fixed_ms[CHORDS], share_ms[CHORDS], prompt_ms;
+	double steps, rows;  /* tokens, of so many answers side by side */
+	double depth;        /* of the decoder */
+	double attention_ms; /* of each row */
+	double prompt_ms;    /* of its prompts */
 };
 void scheduler_work_left(const struct scheduler_rates *rates, const struct scheduled *r,
                 const int depth[STACKS], struct scheduler_work *ret_work);
+/* A step of it alone, and all its work at a busy engine's cost of a row. */
+double scheduler_alone_ms(const struct scheduler_rates *rates, const struct scheduler_work *work);
+double scheduler_busy_ms(const struct scheduler_rates *rates, const struct scheduler_work *work);
 /* The depths that level 1 .. (layers of the main stack) gives to an `auto` request. */
 void scheduler_level_depth(const struct scheduler *s, const struct scheduled *r, int level,
                 int ret_depth[STACKS]);
@@ -113,14 +113,14 @@ void scheduler_sacrifice(struct scheduler *s, double margin, double now_ms);
 
 /* What the requests looked at so far take together, in the order in which they are due. */
 struct scheduler_sum {
-	double chain_ms[CHORDS]; /* the longest alone */
-	double share_ms[CHORDS];
-	double prompt_ms;
+	double longest, tokens, layers; /* steps of the longest; rows of all, and times depth */
+	double other_ms;                /* prompts and attention */
+	double chain_ms;                /* the longest of them alone */
 };
 /* Adds one, with `narrow` as above; false if it is not due at all. *ret_ms: what all take. */
 bool scheduler_add_due(const struct scheduler *s, const struct scheduled *r, int level, bool narrow,
                 struct scheduler_sum *sum, double *ret_ms);
-/* Milliseconds of a step of all that runs, along the chords, at a level as above. */
+/* Milliseconds of a step of all that runs, at a level as above. */
 double scheduler_together_ms(const struct scheduler *s, int level, bool narrow);
 
 /* ---- scheduler_depth.c ---- */
@@ -142,7 +142,7 @@ struct scheduled *scheduler_narrow(
 /* ---- scheduler_compose.c ---- */
 
 /* Sums of what runs, what each needs, and whose budget is lost. */
-void scheduler_sum(struct scheduler *s, const struct cost_model *cost, double now_ms);
+void scheduler_sum_up(struct scheduler *s, const struct cost_model *cost, double now_ms);
 /* Whether a request at `subnet` may join without making others late. */
 bool scheduler_welcome(struct scheduler *s, const struct cost_model *cost, struct scheduled *r,
                 const struct subnet *subnet, double now_ms);

@@ -35,7 +35,7 @@ static double wait_ms(const struct scheduler *s) {
 /* The curve of the work that is due, in at most SCHEDULER_KNOTS points: where several fall
  * together, all their work counts at the first. */
 static void draw_curve(const struct scheduler *s, struct scheduler_view *view) {
-	struct scheduler_sum sum = { { 0 }, { 0 }, 0 };
+	struct scheduler_sum sum = { 0 };
 	int most = (s->n_due + SCHEDULER_KNOTS - 1) / SCHEDULER_KNOTS, in_knot = most;
 	for (int i = 0; i < s->n_due; i++) {
 		double work_ms;
