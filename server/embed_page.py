@@ -1,19 +1,28 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Turns page.html into a C string, with a Content-Security-Policy that names its script and style.
+"""Joins the page's files into a C string, with a Content-Security-Policy that names its script and style.
 
-    embed_page.py page.html page.c
+    embed_page.py page.c index.html page.css FIRST.js MORE.js...
 """
 import base64
 import hashlib
-import re
 import sys
 
 
-def hashes(text, tag):
-    for body in re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.S):
-        digest = hashlib.sha256(body.encode()).digest()
-        yield "'sha256-" + base64.b64encode(digest).decode() + "'"
+def read(path):
+    with open(path, encoding="utf-8") as f:
+        return f.read()
+
+
+def quoted_hash(body):
+    return "'sha256-" + base64.b64encode(hashlib.sha256(body.encode()).digest()).decode() + "'"
+
+
+def filled(page, tag, body):
+    empty = f"<{tag}></{tag}>"
+    if page.count(empty) != 1 or f"</{tag}" in body:
+        raise SystemExit(f"The page needs one {empty}, and its content no end of it.")
+    return page.replace(empty, f"<{tag}>{body}</{tag}>")
 
 
 def c_string(data):
@@ -26,16 +35,14 @@ def c_string(data):
 
 
 def main():
-    source, target = sys.argv[1:]
-    with open(source, encoding="utf-8") as f:
-        text = f.read()
+    target, page, style, *scripts = sys.argv[1:]
+    style, script = read(style), "\n".join(map(read, scripts))
     policy = ("default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
               "frame-ancestors 'none'; img-src data:"
-              f"; script-src {' '.join(hashes(text, 'script'))}"
-              f"; style-src {' '.join(hashes(text, 'style'))}")
-    data = text.encode()
+              f"; script-src {quoted_hash(script)}; style-src {quoted_hash(style)}")
+    data = filled(filled(read(page), "style", style), "script", script).encode()
     with open(target, "w", encoding="ascii") as f:
-        f.write("/* Made from page.html by embed_page.py. */\n#include \"server/page.h\"\n\n")
+        f.write("/* Made from server/page/ by embed_page.py. */\n#include \"server/page.h\"\n\n")
         f.write(f"const char page_html[] =\n{c_string(data)};\n")
         f.write(f"const size_t page_html_len = {len(data)};\n")
         f.write(f"const char page_policy[] = {c_string(policy.encode())};\n")

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The page at /, made from page.html when building. */
+/* The page at /, made from server/page/ when building. */
 #ifndef FATHOM_SERVER_PAGE_H
 #define FATHOM_SERVER_PAGE_H
 
