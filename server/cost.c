@@ -153,10 +153,42 @@ static double prompt_ms(const struct cost_model *cost, const struct cost_limits 
 
 /* What steps of `table_ms` by the tables will take, the next ones first. */
 static double expected_ms(const struct cost_model *cost, double table_ms) {
-	double pace = cost_known(cost->pace), mean = cost_known(cost->mean_ratio);
+	double pace = cost_known(cost->pace) * cost_known(cost->jitter);
+	double mean = cost_known(cost->mean_ratio);
 	double times = table_ms / PACE_HOLDS_MS;
 	double held = times > 0 ? (1 - exp(-times)) / times : 1;
 	return table_ms * (mean + (pace - mean) * held);
+}
+
+/* `load` as it will be in the mean: with those who are expected, if they are more than run now, like
+ * those that run, else like the newcomer; and no one's past is shorter than it usually is. */
+static void expect(const struct cost_load *load, const struct subnet *subnet, int own_rows,
+                struct cost_load *ret_load) {
+	const struct plan *plan = &subnet->stack[STACK_DECODER];
+	int others = load->decode_rows;
+	int more = (int)lround(load->recent_rows) - own_rows - others;
+	*ret_load = *load;
+	if (more > 0 && plan->of > 0) {
+		double factor = others > 0 ? (double)more / others : 0;
+		for (int l = 0; l < plan->of; l++)
+			ret_load->rows[l] += (int)lround(factor * load->rows[l]);
+		for (int i = 0; i < plan->depth && others == 0; i++)
+			ret_load->rows[plan->layers[i]] = more;
+		ret_load->decode_rows += more;
+		ret_load->attended += factor * load->attended;
+	}
+	ret_load->attended = fmax(ret_load->attended, ret_load->decode_rows * load->recent_keys);
+}
+
+/* One token of `rows` answers beside all others, and what the prompts of others add. */
+static double token_ms(const struct cost_model *cost, const struct cost_load *load,
+                const struct cost_work *work, int rows) {
+	double keys = work->longest_prompt + 0.5 * work->output_tokens + work->longest_source;
+	struct share share = { .rows = rows, .logit_rows = rows, .attended = rows * keys / 1024 };
+	struct cost_load expected;
+	expect(load, work->subnet, rows, &expected);
+	return shared_step(cost, &expected, work->subnet, &share)
+	                + cost->interference_ms * expected.decode_rows;
 }
 
 void cost_predict(const struct cost_model *cost, const struct cost_limits *limits,
@@ -178,13 +210,7 @@ void cost_predict(const struct cost_model *cost, const struct cost_limits *limit
 		if (rows < 1)
 			rows = 1;
 		int waves = ceil_div(work->choices, rows);
-		double keys = work->longest_prompt + 0.5 * work->output_tokens
-		                + work->longest_source;
-		struct share share = {
-			.rows = rows, .logit_rows = rows, .attended = rows * keys / 1024
-		};
-		double token = shared_step(cost, load, work->subnet, &share)
-		                + cost->interference_ms * load->decode_rows;
+		double token = token_ms(cost, load, work, rows);
 		double further = (double)work->output_tokens * waves - 1;
 		t.total_ms = expected_ms(cost, first + token * further);
 		t.token_ms = further > 0 ? (t.total_ms - t.first_ms) / further

@@ -48,7 +48,10 @@ struct cost_model {
 	 * and a rate that are learnt apart; 0 stands for "not known", which changes nothing. */
 	double pace;            /* actual over the tables in the last steps: contention raises it */
 	double mean_ratio;      /* the same in the mean of the last second: for sums of steps */
+	double jitter;          /* actual over what the pace said, in the mean of the last second */
 	double interference_ms; /* what others' prompts add to a step, for each row of theirs */
+	double recent_rows;     /* of running answers, in the mean of the last steps */
+	double recent_keys;     /* that such a row attends to, in cost_step's unit */
 	double margin; /* predictions are multiplied by this; learnt from their own errors; >= 1 */
 	double margin_rescued; /* the same for requests that may step down when they fall behind */
 	double error_p50, error_p95;              /* of |actual / predicted - 1|, recent requests */
@@ -106,6 +109,9 @@ struct cost_load {
 	int pending_source_rows[MAX_LAYERS];
 	int pending_cross_rows[MAX_LAYERS]; /* source rows to be projected, by decoder layer */
 	double pending_source_attended;     /* as in cost_step */
+	/* cost_model's recent_rows and recent_keys: clients whose answers have just ended will ask
+	 * again, and answers that have just begun will grow. 0: nothing is expected. */
+	double recent_rows, recent_keys;
 };
 
 /* What a request would do. */
@@ -212,8 +218,9 @@ struct cost_learner {
 	double ratio[COST_PACE], ended_ms[COST_PACE]; /* a ring: actual over tables */
 	size_t steps;
 	double typical[COST_KINDS]; /* a running median of errors, beyond which they count as it */
-	double actual_ms, table_ms; /* sums that fade; their ratio is mean_ratio */
-	double extra_ms, rows;      /* the same of interference_ms */
+	double actual_ms, table_ms, paced_ms;     /* sums that fade: mean_ratio, jitter */
+	double extra_ms, rows;                    /* the same of interference_ms */
+	double recent_rows, recent_keys, step_ms; /* means of some steps, as of the last one */
 	struct cost_window errors[COST_KINDS];
 };
 

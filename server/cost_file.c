@@ -13,10 +13,13 @@ struct member {
 	size_t offset;
 	int n; /* 0: one number; else a list */
 	double least, most;
+	bool optional; /* 0 stands for "not known" */
 };
 
 #define NUMBER(name, low, high)                                                                    \
 	{ #name, offsetof(struct cost_model, name), 0, low, high }
+#define LEARNT(name, low, high)                                                                    \
+	{ #name, offsetof(struct cost_model, name), 0, low, high, true }
 #define LIST(name)                                                                                 \
 	{ #name, offsetof(struct cost_model, name), COST_POINTS, 0, MOST_MS }
 
@@ -29,9 +32,10 @@ static const struct member members[] = {
 	NUMBER(class_ms, 0, MOST_MS),
 	NUMBER(constant_ms, 0, MOST_MS),
 	NUMBER(row_ms, 0, MOST_MS),
-	NUMBER(pace, 0, 1000),
-	NUMBER(mean_ratio, 0, 1000),
-	NUMBER(interference_ms, 0, MOST_MS),
+	LEARNT(pace, 0, 1000),
+	LEARNT(mean_ratio, 0, 1000),
+	LEARNT(jitter, 0, 1000),
+	LEARNT(interference_ms, 0, MOST_MS),
 	NUMBER(margin, 1, 1000),
 	NUMBER(margin_rescued, 1, 1000),
 	NUMBER(answer_ratio, 0, 1),
@@ -136,9 +140,10 @@ static void read_list(struct doc_reader *r, const char *key, double *ret_values)
 	}
 }
 
-static double need_number(struct doc_reader *r, const char *key, double least, double most) {
-	doc_require(r, key);
-	return doc_read_number(r, key, least, most, least);
+static double read_number(struct doc_reader *r, const struct member *m) {
+	if (!m->optional)
+		doc_require(r, m->name);
+	return doc_read_number(r, m->name, m->least, m->most, m->least);
 }
 
 /* A reader of the object `key`, which goes on with the failure of `outer`. */
@@ -221,7 +226,7 @@ bool cost_read(const struct doc *doc, const char *name, struct cost_file *ret_fi
 		if (m->n > 0)
 			read_list(&r, m->name, value);
 		else
-			*value = need_number(&r, m->name, m->least, m->most);
+			*value = read_number(&r, m);
 	}
 	if (!r.failed)
 		read_errors(&r, &file.cost);

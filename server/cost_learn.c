@@ -24,8 +24,9 @@ enum { PACE_FEW = 3 }; /* steps from which a pace is believed */
 /* The mean is of about so many steps, or of so many milliseconds, if that is less. */
 #define MEAN_STEPS 512.0
 #define MEAN_MS 1000.0
-#define MEAN_MOST 3.0 /* times the prediction: what one step counts at most */
-#define INTERFERENCE_STEPS 1024.0
+#define MEAN_MOST 3.0      /* times the prediction: what one step counts at most */
+#define OTHERS_STEPS 256.0 /* their prompts, and how far their answers are */
+#define RECENT_STEPS 16.0  /* how many they are */
 /* The share that the constant, which may have been fitted as nothing, moves with at least. */
 #define CONSTANT_SHARE 0.05
 
@@ -142,6 +143,24 @@ void cost_keep_pace(struct cost_learner *learner, struct cost_model *cost, doubl
 	double median = n == 0 ? 1 : 0.5 * (sorted[(n - 1) / 2] + sorted[n / 2]);
 	/* One or two steps may be hiccups. */
 	cost->pace = n < PACE_FEW ? 1 + (median - 1) * n / PACE_FEW : median;
+	/* An idle time counts as the steps that would have fitted in. */
+	double idle = most > 0 ? now_ms - learner->ended_ms[(learner->steps - 1) % COST_PACE] : 0;
+	double steps = learner->step_ms > 0 && idle > 0 ? idle / learner->step_ms : 0;
+	cost->recent_rows = learner->recent_rows * exp(-steps / RECENT_STEPS);
+	cost->recent_keys = learner->recent_keys;
+}
+
+/* Steps without running answers come between them, and say nothing of how many there are. */
+static void learn_rows(struct cost_learner *learner, const struct cost_model *cost,
+                const struct cost_step *step, double actual_ms) {
+	if (step->decode_rows == 0)
+		return;
+	double before = cost->recent_rows, weight = learner->step_ms > 0 ? 1 / RECENT_STEPS : 1;
+	learner->recent_rows = before + weight * (step->decode_rows - before);
+	learner->step_ms += weight * (actual_ms - learner->step_ms);
+	double keys = step->attended / step->decode_rows;
+	weight = learner->recent_keys > 0 ? 1 / OTHERS_STEPS : 1;
+	learner->recent_keys += weight * (keys - learner->recent_keys);
 }
 
 static void remember_ratio(struct cost_learner *learner, double ratio, double now_ms) {
@@ -189,10 +208,10 @@ static void count_error(struct cost_window *w, double error, struct cost_error *
 /* What others' prompts add to the running answers' steps: counted by the tables, so that no hiccup
  * counts. */
 static void learn_interference(struct cost_learner *learner, struct cost_model *cost,
-                const struct cost_step *step, double table_ms, double fade) {
+                const struct cost_step *step, double table_ms) {
 	if (step->decode_rows <= 0 || !step->decode_count)
 		return;
-	double extra = 0;
+	double extra = 0, fade = 1 - 1 / OTHERS_STEPS;
 	if (step->decode_rows < step->rows) {
 		struct cost_step alone = { .layers = { 0, step->layers[STACK_DECODER] },
 			.row_count = { NULL, step->decode_count },
@@ -206,9 +225,16 @@ static void learn_interference(struct cost_learner *learner, struct cost_model *
 	cost->interference_ms = learner->extra_ms / learner->rows;
 }
 
-static double fading(double since_ms, double steps) {
-	double by_steps = 1 / steps, by_time = since_ms / MEAN_MS * MEAN_STEPS / steps;
-	return exp(-(by_time > by_steps ? by_time : by_steps));
+static void learn_mean(struct cost_learner *learner, struct cost_model *cost, double table_ms,
+                double actual_ms, double since_ms) {
+	double most = MEAN_MOST * table_ms * cost->pace;
+	double fade = exp(-fmax(1 / MEAN_STEPS, since_ms / MEAN_MS));
+	actual_ms = fmin(actual_ms, most);
+	learner->actual_ms = fade * learner->actual_ms + actual_ms;
+	learner->paced_ms = fade * learner->paced_ms + table_ms * cost->pace;
+	learner->table_ms = fade * learner->table_ms + table_ms;
+	cost->mean_ratio = learner->actual_ms / learner->table_ms;
+	cost->jitter = learner->actual_ms / learner->paced_ms;
 }
 
 void cost_learn_step(struct cost_learner *learner, struct cost_model *cost,
@@ -223,12 +249,9 @@ void cost_learn_step(struct cost_learner *learner, struct cost_model *cost,
 	double pace = cost->pace, error = actual_ms / (table * pace) - 1;
 	count_error(&learner->errors[kind], fabs(error), &cost->step_error[kind]);
 
-	double fade = fading(since, MEAN_STEPS);
-	double counted = error < MEAN_MOST - 1 ? actual_ms : MEAN_MOST * table * pace;
-	learner->actual_ms = fade * learner->actual_ms + counted;
-	learner->table_ms = fade * learner->table_ms + table;
-	cost->mean_ratio = learner->actual_ms / learner->table_ms;
-	learn_interference(learner, cost, step, table, fading(since, INTERFERENCE_STEPS));
+	learn_mean(learner, cost, table, actual_ms, since);
+	learn_interference(learner, cost, step, table);
+	learn_rows(learner, cost, step, actual_ms);
 
 	double *typical = &learner->typical[kind];
 	if (*typical <= 0)

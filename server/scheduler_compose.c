@@ -141,6 +141,8 @@ void scheduler_sum_up(struct scheduler *s, const struct cost_model *cost, double
 	}
 	if (!cost->fitted)
 		return;
+	s->load.recent_rows = cost->recent_rows;
+	s->load.recent_keys = cost->recent_keys;
 	scheduler_set_rates(cost, s->options.limits.sequences, &s->rates);
 	for (int i = 0; i < s->n_running; i++) {
 		struct scheduler_need *n = &s->needs[i];

@@ -12,7 +12,8 @@ static const char sample[] =
                 "\"cross_ms\":[0,0,0,0,0,0,0,0,0,0],\"head_ms\":[1,1,1,1,1,1,1,1,1,2.5],"
                 "\"attention_ms\":0.25,\"chunk_attention_ms\":0.125,\"source_attention_ms\":0,"
                 "\"class_ms\":0,\"constant_ms\":0.5,\"row_ms\":0.001,\"pace\":1.5,"
-                "\"mean_ratio\":1.03125,\"interference_ms\":0.0625,\"margin\":1.25,"
+                "\"mean_ratio\":1.03125,\"jitter\":1.015625,\"interference_ms\":0.0625,\"margin\":"
+                "1.25,"
                 "\"margin_rescued\":1.125,\"answer_ratio\":0.75,\"target_ratio\":1.5,"
                 "\"step_error\":{\"decode\":{\"p50\":0.02,\"p95\":0.1}},"
                 "\"request_error\":{\"p50\":0.04,\"p95\":0.2},"
@@ -57,6 +58,7 @@ TEST(every_member_is_read) {
 	CHECK(cost->attention_ms == 0.25 && cost->chunk_attention_ms == 0.125);
 	CHECK(cost->constant_ms == 0.5 && cost->row_ms == 0.001 && cost->pace == 1.5);
 	CHECK(cost->mean_ratio == 1.03125 && cost->interference_ms == 0.0625);
+	CHECK(cost->jitter == 1.015625);
 	CHECK(cost->margin == 1.25 && cost->margin_rescued == 1.125);
 	CHECK(cost->answer_ratio == 0.75 && cost->target_ratio == 1.5);
 	CHECK(cost->step_error[COST_DECODE].p50 == 0.02 && cost->step_error[COST_MIXED].p95 == 0);
