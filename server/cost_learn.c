@@ -18,9 +18,9 @@
 /* A pace that stays becomes the tables'. Noise only adds: a machine that is faster than the tables
  * say shows that they are wrong, one that is slower may be disturbed. */
 #define PACE_UP 0.01
-#define PACE_DOWN 0.2
+#define PACE_DOWN 0.5
 #define PACE_MS 100.0  /* older steps say nothing of the present pace */
-enum { PACE_FEW = 3 }; /* steps from which a pace is believed */
+enum { PACE_FEW = 3 }; /* the fewest that make a median */
 /* The mean is of about so many steps, or of so many milliseconds, if that is less. */
 #define MEAN_STEPS 512.0
 #define MEAN_MS 1000.0
@@ -129,23 +129,31 @@ void cost_refine(struct cost_model *cost, const struct cost_step *step, double a
 
 /* ---- pace ---- */
 
+/* Milliseconds from the end of the last step to now. */
+static double idle_since(const struct cost_learner *learner, double now_ms) {
+	return learner->steps > 0 && now_ms > learner->ended_ms ? now_ms - learner->ended_ms : 0;
+}
+
 void cost_keep_pace(struct cost_learner *learner, struct cost_model *cost, double now_ms) {
-	double sorted[COST_PACE];
-	int n = 0, most = learner->steps < COST_PACE ? (int)learner->steps : COST_PACE;
-	for (int i = 0; i < most; i++) {
-		if (now_ms - learner->ended_ms[i] > PACE_MS)
-			continue;
-		int at = n++;
-		for (; at > 0 && sorted[at - 1] > learner->ratio[i]; at--)
-			sorted[at] = sorted[at - 1];
-		sorted[at] = learner->ratio[i];
+	/* Where few steps are known, the machine is supposed to be as usual: one may be a hiccup. */
+	double sorted[COST_PACE] = { 1, 1, 1 };
+	double idle = idle_since(learner, now_ms);
+	int known = learner->steps < COST_PACE ? (int)learner->steps : COST_PACE, n = 0;
+	for (int i = 0; i < known; i++) {
+		if (learner->idle_ms + idle - learner->idle_at[i] <= PACE_MS)
+			sorted[n++] = learner->ratio[i];
 	}
-	double median = n == 0 ? 1 : 0.5 * (sorted[(n - 1) / 2] + sorted[n / 2]);
-	/* One or two steps may be hiccups. */
-	cost->pace = n < PACE_FEW ? 1 + (median - 1) * n / PACE_FEW : median;
+	n = n < PACE_FEW ? PACE_FEW : n;
+	for (int i = 1; i < n; i++) {
+		double ratio = sorted[i];
+		int at = i;
+		for (; at > 0 && sorted[at - 1] > ratio; at--)
+			sorted[at] = sorted[at - 1];
+		sorted[at] = ratio;
+	}
+	cost->pace = 0.5 * (sorted[(n - 1) / 2] + sorted[n / 2]);
 	/* An idle time counts as the steps that would have fitted in. */
-	double idle = most > 0 ? now_ms - learner->ended_ms[(learner->steps - 1) % COST_PACE] : 0;
-	double steps = learner->step_ms > 0 && idle > 0 ? idle / learner->step_ms : 0;
+	double steps = learner->step_ms > 0 ? idle / learner->step_ms : 0;
 	cost->recent_rows = learner->recent_rows * exp(-steps / RECENT_STEPS);
 	cost->recent_keys = learner->recent_keys;
 }
@@ -166,7 +174,8 @@ static void learn_rows(struct cost_learner *learner, const struct cost_model *co
 static void remember_ratio(struct cost_learner *learner, double ratio, double now_ms) {
 	size_t at = learner->steps++ % COST_PACE;
 	learner->ratio[at] = ratio;
-	learner->ended_ms[at] = now_ms;
+	learner->idle_at[at] = learner->idle_ms;
+	learner->ended_ms = now_ms;
 }
 
 /* ---- errors ---- */
@@ -243,13 +252,12 @@ void cost_learn_step(struct cost_learner *learner, struct cost_model *cost,
 	if (!(table > 0) || !(actual_ms > 0) || !isfinite(actual_ms))
 		return;
 	enum cost_kind kind = cost_kind_of(step);
-	size_t steps = learner->steps;
-	double since = steps > 0 ? now_ms - learner->ended_ms[(steps - 1) % COST_PACE] : 0;
-	cost_keep_pace(learner, cost, now_ms - actual_ms);
+	double began_ms = now_ms - actual_ms, idle = idle_since(learner, began_ms);
+	cost_keep_pace(learner, cost, began_ms);
 	double pace = cost->pace, error = actual_ms / (table * pace) - 1;
 	count_error(&learner->errors[kind], fabs(error), &cost->step_error[kind]);
 
-	learn_mean(learner, cost, table, actual_ms, since);
+	learn_mean(learner, cost, table, actual_ms, idle + actual_ms);
 	learn_interference(learner, cost, step, table);
 	learn_rows(learner, cost, step, actual_ms);
 
@@ -263,6 +271,7 @@ void cost_learn_step(struct cost_learner *learner, struct cost_model *cost,
 	lasting *= lasting > 0 ? PACE_UP : PACE_DOWN;
 	move_tables(cost, step, RATE * (move + lasting));
 
+	learner->idle_ms += idle;
 	remember_ratio(learner, actual_ms / table, now_ms);
 	cost_keep_pace(learner, cost, now_ms);
 }
