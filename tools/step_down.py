@@ -105,26 +105,29 @@ def language_model(args):
     blocks = blocks[::apart][:args.blocks]
 
     def scored(plan, at, nested):
-        """Log-probabilities of each block after the step."""
+        """Log-probabilities of each block."""
         model.at, model.nested = at, frozenset(nested)
-        return [model.log_probabilities(block, plan)[at:] for block in blocks]
+        return [model.log_probabilities(block, plan) for block in blocks]
 
-    def throughout(plan, at):
+    def throughout(plan):
         if tuple(plan) not in known:
             known[tuple(plan)] = scored(plan, 0, plan)
-        return perplexity([log_p[at:] for log_p in known[tuple(plan)]])
+        return known[tuple(plan)]
 
-    print(f"Perplexity of what follows the step: {len(blocks)} blocks of {length} tokens.\n")
-    print("| depths | step after | deep | stepped | shallow | stepped against shallow |\n"
-          "|---|---:|---:|---:|---:|---:|")
+    print(f"Perplexity of {len(blocks)} blocks of {length} tokens: of what follows the step, and "
+          "of the whole.\n")
+    print("| depths | step after | deep | stepped | shallow | stepped against shallow "
+          "| whole: stepped | shallow | |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for pair in args.pairs.split(","):
         plan, nested = plans_of(pair, layers)
         for share in args.at.split(","):
             at = int(float(share) * length)
-            deep, shallow = throughout(plan, at), throughout(nested, at)
-            stepped = perplexity(scored(plan, at, nested))
+            ways = throughout(plan), scored(plan, at, nested), throughout(nested)
+            deep, stepped, shallow = (perplexity([log_p[at:] for log_p in w]) for w in ways)
+            whole, base = perplexity(ways[1]), perplexity(ways[2])
             print(f"| {len(plan)} to {len(nested)} | {at} tokens | {deep:.1f} | {stepped:.1f} | "
-                  f"{shallow:.1f} | {change(stepped, shallow)} |", flush=True)
+                  f"{shallow:.1f} | {change(stepped, shallow)} | {whole:.1f} | {base:.1f} | "
+                  f"{change(whole, base)} |", flush=True)
 
 
 def translations(args):
