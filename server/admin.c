@@ -80,6 +80,9 @@ static void collect_gauges(const struct server *server, struct metrics_gauges *g
 	g->kv_usage_ratio = blocks ? (double)reserved / (double)blocks : 0;
 	if (!newest)
 		return;
+	struct snapshot s;
+	engine_snapshot(newest->engine, &s);
+	g->cost = s.cost;
 	const struct model *model = generation_model(newest);
 	g->family = facts_family_name(model->facts.family);
 	g->dtype = model->dtype;

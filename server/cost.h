@@ -230,9 +230,10 @@ struct cost_learner {
 /*
  * A step took actual_ms and ended at now_ms of any one clock. Moves the tables, with Huber's steps,
  * so that they follow the median and no hiccup counts for more than a usual error; the pace, by the
- * median of the last COST_PACE steps; mean_ratio, interference_ms and step_error.
+ * median of the last COST_PACE steps; the other factors and rates, and step_error. Returns actual
+ * over predicted; 0 if nothing could be learnt.
  */
-void cost_learn_step(struct cost_learner *learner, struct cost_model *cost,
+double cost_learn_step(struct cost_learner *learner, struct cost_model *cost,
                 const struct cost_step *step, double actual_ms, double now_ms);
 
 /* Forgets the pace of steps that are long past. Before predictions are made at now_ms. */

@@ -246,11 +246,11 @@ static void learn_mean(struct cost_learner *learner, struct cost_model *cost, do
 	cost->jitter = learner->actual_ms / learner->paced_ms;
 }
 
-void cost_learn_step(struct cost_learner *learner, struct cost_model *cost,
+double cost_learn_step(struct cost_learner *learner, struct cost_model *cost,
                 const struct cost_step *step, double actual_ms, double now_ms) {
 	double table = cost_tables_ms(cost, step);
 	if (!(table > 0) || !(actual_ms > 0) || !isfinite(actual_ms))
-		return;
+		return 0;
 	enum cost_kind kind = cost_kind_of(step);
 	double began_ms = now_ms - actual_ms, idle = idle_since(learner, began_ms);
 	cost_keep_pace(learner, cost, began_ms);
@@ -274,4 +274,5 @@ void cost_learn_step(struct cost_learner *learner, struct cost_model *cost,
 	learner->idle_ms += idle;
 	remember_ratio(learner, actual_ms / table, now_ms);
 	cost_keep_pace(learner, cost, now_ms);
+	return error + 1;
 }

@@ -3,7 +3,7 @@
  * the other stack whole, and a list of pairs. */
 #include <string.h>
 
-#include "server/cost.h"
+#include "server/cost_file.h"
 #include "server/handlers.h"
 #include "server/ladder.h"
 
@@ -12,6 +12,7 @@ struct page {
 	struct buffer *b;
 	const struct model *model;
 	struct cost_model cost;
+	struct cost_file file; /* the same with what belongs to it */
 	struct ladder ladder;
 	bool pairs;
 };
@@ -158,15 +159,34 @@ static void write_pairs(const struct page *page) {
 
 /* ---- all ---- */
 
-/* How far predictions were off, of the last requests. */
-static void write_error(const struct page *page) {
+static void write_quantiles(const struct page *page, double p50, double p95) {
+	buffer_puts(page->b, "\"p50\":");
+	buffer_json_f64(page->b, p50);
+	buffer_puts(page->b, ",\"p95\":");
+	buffer_json_f64(page->b, p95);
+}
+
+/* How far predictions were off, of the last requests and of the last steps of each kind; and what
+ * they are made from. */
+static void write_cost(const struct page *page) {
+	struct buffer *b = page->b;
+	const char *comma = "";
 	if (!page->cost.fitted)
 		return;
-	buffer_puts(page->b, ",\"prediction_error\":{\"p50\":");
-	buffer_json_f64(page->b, page->cost.error_p50);
-	buffer_puts(page->b, ",\"p95\":");
-	buffer_json_f64(page->b, page->cost.error_p95);
-	buffer_puts(page->b, "}");
+	buffer_puts(b, ",\"prediction_error\":{");
+	write_quantiles(page, page->cost.error_p50, page->cost.error_p95);
+	buffer_puts(b, ",\"steps\":{");
+	for (int k = 0; k < COST_KINDS; k++) {
+		const struct cost_error *e = &page->cost.step_error[k];
+		if (!(e->p95 > 0))
+			continue;
+		buffer_printf(b, "%s\"%s\":{", comma, cost_kind_name((enum cost_kind)k));
+		write_quantiles(page, e->p50, e->p95);
+		buffer_puts(b, "}");
+		comma = ",";
+	}
+	buffer_puts(b, "}},\"cost_model\":");
+	cost_write(&page->file, b);
 }
 
 static void write_page(const struct page *page) {
@@ -191,7 +211,7 @@ static void write_page(const struct page *page) {
 		buffer_puts(page->b, "}");
 		write_pairs(page);
 	}
-	write_error(page);
+	write_cost(page);
 	buffer_puts(page->b, "}");
 }
 
@@ -214,6 +234,11 @@ void handle_depths(struct call *call) {
 	struct page page = { .b = &b,
 		.model = model,
 		.cost = snapshot.cost,
+		.file = { .cost = snapshot.cost,
+		                .limits = snapshot.limits,
+		                .kv_blocks = (int64_t)snapshot.kv_total,
+		                .layers = { model->facts.stack[STACK_ENCODER].layers,
+		                                model->facts.stack[STACK_DECODER].layers } },
 		.pairs = model->facts.kind == KIND_SEQ2SEQ };
 	if (ladder_init(&page.ladder, model, default_rule(call->server, model))) {
 		write_page(&page);

@@ -85,6 +85,7 @@ static bool init_work(struct engine *engine, const struct engine_options *option
 		return false;
 	}
 	engine->snapshot.kv_total = workspace_blocks_total(w);
+	engine->snapshot.limits = *batch_limits(engine->batch);
 	engine->snapshot.block_bytes = workspace_block_bytes(w);
 	engine->snapshot.heartbeat_ns = clock_now_ns();
 	engine->cost.margin = engine->cost.margin_rescued = engine->cost.answer_ratio = 1;

@@ -64,6 +64,7 @@ struct snapshot {
 	size_t kv_total, kv_reserved, kv_used; /* blocks */
 	size_t block_bytes;
 	struct cost_model cost;
+	struct cost_limits limits;
 };
 void engine_snapshot(const struct engine *engine, struct snapshot *ret_snapshot);
 

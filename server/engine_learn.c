@@ -106,9 +106,13 @@ void engine_learn(struct engine *engine, const struct ticket *t) {
 
 void engine_learn_step(struct engine *engine, const struct cost_step *step, int64_t began_ns) {
 	int64_t now_ns = clock_now_ns();
-	if (engine->cost.fitted)
-		cost_learn_step(&engine->learner, &engine->cost, step, clock_ms(now_ns - began_ns),
-		                clock_ms(now_ns));
+	if (!engine->cost.fitted)
+		return;
+	enum cost_kind kind = cost_kind_of(step);
+	double ratio = cost_learn_step(&engine->learner, &engine->cost, step,
+	                clock_ms(now_ns - began_ns), clock_ms(now_ns));
+	if (ratio > 0)
+		metrics_step_prediction(engine->metrics, kind, ratio);
 }
 
 void engine_keep_pace(struct engine *engine, int64_t now_ns) {

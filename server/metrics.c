@@ -180,6 +180,10 @@ void metrics_prediction(struct metrics *m, double actual_over_predicted) {
 	observe(&m->prediction, metrics_ratios, RATIO_BOUNDS, actual_over_predicted);
 }
 
+void metrics_step_prediction(struct metrics *m, enum cost_kind kind, double actual_over_predicted) {
+	observe(&m->step_prediction[kind], metrics_ratios, RATIO_BOUNDS, actual_over_predicted);
+}
+
 void metrics_deadline_exceeded(struct metrics *m, enum metrics_stage stage) {
 	count(&m->deadlines[stage], 1);
 }

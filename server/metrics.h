@@ -12,6 +12,7 @@
 
 #include "model/facts.h"
 #include "proto/buffer.h"
+#include "server/cost.h"
 
 struct metrics;
 
@@ -46,6 +47,7 @@ void metrics_job_done(struct metrics *m, const struct subnet *subnet, double sec
 void metrics_depth_selected(struct metrics *m, const struct subnet *subnet, const char *reason);
 void metrics_budget(struct metrics *m, bool met);
 void metrics_prediction(struct metrics *m, double actual_over_predicted);
+void metrics_step_prediction(struct metrics *m, enum cost_kind kind, double actual_over_predicted);
 void metrics_deadline_exceeded(struct metrics *m, enum metrics_stage stage);
 void metrics_cancelled(struct metrics *m, enum metrics_stage stage);
 
@@ -57,6 +59,7 @@ struct metrics_gauges {
 	const char *version, *family, *dtype, *arithmetic;
 	int layers[STACKS]; /* as in metrics_create */
 	double layerdrop[STACKS];
+	struct cost_model cost; /* of the newest model; not fitted: none */
 };
 /* Appends the Prometheus text (version 0.0.4), process_* included. */
 void metrics_write(

@@ -41,6 +41,7 @@ struct metrics {
 	struct depth_metrics *by_depth;   /* [n_depths], the main stack's depth runs fastest */
 	atomic_llong *layer_rows[STACKS]; /* [layers] */
 	struct histogram queue_seconds, step_seconds[PHASES], step_rows, prediction;
+	struct histogram step_prediction[COST_KINDS];
 	atomic_llong prompt_tokens, budgets[2], deadlines[STAGES], cancelled[STAGES], connections;
 	_Atomic double busy_seconds;
 	pthread_mutex_t lock; /* labels of the two tables below */

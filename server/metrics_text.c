@@ -58,6 +58,13 @@ static void series(struct buffer *out, const char *name, const char *label,
 	buffer_printf(out, "%s_count%s%s%s %lld\n", name, open, label, close, total);
 }
 
+static bool is_used(const struct histogram *h, int n) {
+	bool used = false;
+	for (int i = 0; i <= n; i++)
+		used = used || get(&h->buckets[i]) > 0;
+	return used;
+}
+
 /* The depths that are listed, one after the other: the index of the first from `at` on, or
  * n_depths. */
 static size_t next_depth(const struct metrics *m, size_t at) {
@@ -86,10 +93,14 @@ static void depth_histogram(const struct metrics *m, struct buffer *out, const c
                 const char *help, size_t offset) {
 	char label[DEPTH_LABEL];
 	head(out, name, "histogram", help);
-	for (size_t at = next_depth(m, 0); at < m->n_depths; at = next_depth(m, at + 1))
-		series(out, name, depth_label(m, at, label),
-		                (const struct histogram *)((const char *)&m->by_depth[at] + offset),
-		                metrics_seconds, SECONDS_BOUNDS);
+	for (size_t at = next_depth(m, 0); at < m->n_depths; at = next_depth(m, at + 1)) {
+		const struct histogram *h =
+		                (const struct histogram *)((const char *)&m->by_depth[at] + offset);
+		/* There are many pairs: what was never seen of one is left out. */
+		if (!m->pairs || is_used(h, SECONDS_BOUNDS))
+			series(out, name, depth_label(m, at, label), h, metrics_seconds,
+			                SECONDS_BOUNDS);
+	}
 }
 
 static void write_requests(const struct metrics *m, struct buffer *out) {
@@ -146,10 +157,14 @@ static void write_depths(const struct metrics *m, struct buffer *out) {
 	head(out, "fathom_depth_selected_total", "counter",
 	                "Requests by the depth they ran and why.");
 	for (size_t at = next_depth(m, 0); at < m->n_depths; at = next_depth(m, at + 1))
-		for (int r = 0; r < REASONS; r++)
-			buffer_printf(out, "fathom_depth_selected_total{%s,reason=\"%s\"} %lld\n",
-			                depth_label(m, at, label), metrics_reasons[r],
-			                get(&m->by_depth[at].selected[r]));
+		for (int r = 0; r < REASONS; r++) {
+			long long n = get(&m->by_depth[at].selected[r]);
+			if (n > 0 || !m->pairs)
+				buffer_printf(out,
+				                "fathom_depth_selected_total{%s,reason=\"%s\"} "
+				                "%lld\n",
+				                depth_label(m, at, label), metrics_reasons[r], n);
+		}
 	write_layer_rows(m, out);
 }
 
@@ -170,6 +185,14 @@ static void write_engine(const struct metrics *m, struct buffer *out) {
 	head(out, "fathom_prediction_error_ratio", "histogram", "Actual over predicted time.");
 	series(out, "fathom_prediction_error_ratio", "", &m->prediction, metrics_ratios,
 	                RATIO_BOUNDS);
+	head(out, "fathom_step_prediction_error_ratio", "histogram",
+	                "Actual over predicted time of a step, by what its rows were.");
+	for (int i = 0; i < COST_KINDS; i++) {
+		char label[32];
+		snprintf(label, sizeof label, "phase=\"%s\"", cost_kind_name((enum cost_kind)i));
+		series(out, "fathom_step_prediction_error_ratio", label, &m->step_prediction[i],
+		                metrics_ratios, RATIO_BOUNDS);
+	}
 	counter(out, "fathom_prompt_tokens_total", "Prompt tokens processed.",
 	                (double)get(&m->prompt_tokens));
 	head(out, "fathom_budget_requests_total", "counter",
@@ -208,6 +231,48 @@ static void write_gauges(const struct metrics_gauges *g, struct buffer *out) {
 		buffer_printf(out, ",encoder_layers=\"%d\",encoder_layerdrop=\"%g\"",
 		                g->layers[STACK_ENCODER], g->layerdrop[STACK_ENCODER]);
 	buffer_puts(out, "} 1\n");
+}
+
+static void put_quantile(
+                struct buffer *out, const char *name, const char *phase, double q, double value) {
+	buffer_printf(out, "%s{%s%s%squantile=\"%g\"} ", name, *phase ? "phase=\"" : "", phase,
+	                *phase ? "\"," : "", q);
+	put_f64(out, value);
+}
+
+/* How well the engine knows what things take. */
+static void write_cost(const struct cost_model *cost, struct buffer *out) {
+	static const char steps[] = "fathom_step_prediction_error_quantile",
+	                  requests[] = "fathom_request_prediction_error_quantile";
+	if (!cost->fitted)
+		return;
+	gauge(out, "fathom_machine_pace_ratio",
+	                "Time of the last steps over that of an undisturbed machine.",
+	                cost->pace > 0 ? cost->pace : 1);
+	gauge(out, "fathom_machine_mean_ratio",
+	                "The same in the mean of the last second, hiccups included.",
+	                cost->mean_ratio > 0 ? cost->mean_ratio : 1);
+	gauge(out, "fathom_interference_seconds",
+	                "What prompts of others add to a step, for each of their answers.",
+	                cost->interference_ms * 1e-3);
+	head(out, "fathom_margin_ratio", "gauge",
+	                "Predictions are multiplied by it; of requests that may step down, "
+	                "rescued.");
+	buffer_puts(out, "fathom_margin_ratio{requests=\"all\"} ");
+	put_f64(out, cost->margin);
+	buffer_puts(out, "fathom_margin_ratio{requests=\"rescued\"} ");
+	put_f64(out, cost->margin_rescued);
+	head(out, steps, "gauge", "Quantiles of |actual / predicted - 1| of recent steps.");
+	for (int i = 0; i < COST_KINDS; i++) {
+		if (!(cost->step_error[i].p95 > 0))
+			continue;
+		const char *phase = cost_kind_name((enum cost_kind)i);
+		put_quantile(out, steps, phase, 0.5, cost->step_error[i].p50);
+		put_quantile(out, steps, phase, 0.95, cost->step_error[i].p95);
+	}
+	head(out, requests, "gauge", "The same of recent requests.");
+	put_quantile(out, requests, "", 0.5, cost->error_p50);
+	put_quantile(out, requests, "", 0.95, cost->error_p95);
 }
 
 static int open_files(void) {
@@ -277,6 +342,7 @@ void metrics_write(
                 const struct metrics *m, const struct metrics_gauges *gauges, struct buffer *out) {
 	write_requests(m, out);
 	write_gauges(gauges, out);
+	write_cost(&gauges->cost, out);
 	write_depths(m, out);
 	write_engine(m, out);
 	write_process(out);

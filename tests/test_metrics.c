@@ -13,7 +13,15 @@ static const struct metrics_gauges gauges = { .running = 2,
 	.dtype = "bf16",
 	.arithmetic = "f32",
 	.layers = { [STACK_DECODER] = 4 },
-	.layerdrop = { [STACK_DECODER] = 0.2 } };
+	.layerdrop = { [STACK_DECODER] = 0.2 },
+	.cost = { .pace = 1.5,
+	                .interference_ms = 0.25,
+	                .margin = 1.25,
+	                .margin_rescued = 1.125,
+	                .error_p50 = 0.05,
+	                .error_p95 = 0.2,
+	                .step_error[COST_DECODE] = { 0.03, 0.11 },
+	                .fitted = true } };
 
 static const struct facts four = { .stack[STACK_DECODER].layers = 4 };
 static const struct facts two = { .stack[STACK_DECODER].layers = 2 };
@@ -46,7 +54,9 @@ TEST(every_metric_of_the_contract_is_there) {
 		"budget_requests_total", "prediction_error_ratio", "kv_cache_usage_ratio",
 		"rejected_total", "deadline_exceeded_total", "cancelled_total",
 		"predicted_wait_seconds", "engine_busy_seconds_total", "connections", "build_info",
-		"model_info" };
+		"model_info", "step_prediction_error_ratio", "machine_pace_ratio",
+		"machine_mean_ratio", "interference_seconds", "margin_ratio",
+		"step_prediction_error_quantile", "request_prediction_error_quantile" };
 	struct metrics *m = metrics_create(&four);
 	char *text = render(m);
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -106,6 +116,9 @@ TEST(two_stacks_are_labelled_by_the_pairs_that_ran) {
 	snprintf(name, sizeof name, "fathom_request_duration_seconds_count%s", pair);
 	CHECK(value_of(text, name) == 1);
 	CHECK(!strstr(text, "encoder_depth=\"12\",depth=\"6\""));
+	/* Nor what was never seen of this pair. */
+	CHECK(!strstr(text, "fathom_time_to_first_token_seconds_count{"));
+	CHECK(!strstr(text, "fathom_depth_selected_total{"));
 	CHECK(!strstr(text, "{depth="));
 	CHECK(value_of(text, "fathom_layer_rows_total{stack=\"encoder\",layer=\"1\"}") == 9);
 	CHECK(value_of(text, "fathom_layer_rows_total{stack=\"decoder\",layer=\"0\"}") == 2);
@@ -125,6 +138,33 @@ TEST(an_encoder_alone_is_labelled_like_a_decoder) {
 	CHECK(value_of(text, "fathom_depth_selected_total{depth=\"2\",reason=\"explicit\"}") == 1);
 	CHECK(value_of(text, "fathom_layer_rows_total{layer=\"2\"}") == 5);
 	CHECK(!strstr(text, "encoder_depth"));
+	free(text);
+	metrics_destroy(m);
+}
+
+TEST(predictions_and_their_errors_are_told) {
+	struct metrics *m = metrics_create(&four);
+	metrics_step_prediction(m, COST_DECODE, 1.02);
+	metrics_step_prediction(m, COST_ENCODE, 3);
+	char *text = render(m);
+	CHECK(value_of(text, "fathom_step_prediction_error_ratio_bucket{phase=\"decode\",le=\"1\"}")
+	                == 0);
+	CHECK(value_of(text,
+	                      "fathom_step_prediction_error_ratio_bucket{phase=\"decode\",le=\"1."
+	                      "05\"}")
+	                == 1);
+	CHECK(value_of(text, "fathom_step_prediction_error_ratio_sum{phase=\"encode\"}") == 3);
+	CHECK(value_of(text, "fathom_machine_pace_ratio") == 1.5);
+	CHECK(value_of(text, "fathom_machine_mean_ratio") == 1);
+	CHECK(value_of(text, "fathom_interference_seconds") == 0.00025);
+	CHECK(value_of(text, "fathom_margin_ratio{requests=\"all\"}") == 1.25);
+	CHECK(value_of(text, "fathom_margin_ratio{requests=\"rescued\"}") == 1.125);
+	CHECK(value_of(text,
+	                      "fathom_step_prediction_error_quantile{phase=\"decode\",quantile=\"0."
+	                      "95\"}")
+	                == 0.11);
+	CHECK(!strstr(text, "fathom_step_prediction_error_quantile{phase=\"mixed\""));
+	CHECK(value_of(text, "fathom_request_prediction_error_quantile{quantile=\"0.5\"}") == 0.05);
 	free(text);
 	metrics_destroy(m);
 }
