@@ -8,6 +8,7 @@
 
 int serve_main(int argc, char **argv);
 int generate_main(int argc, char **argv);
+int bench_main(int argc, char **argv);
 int health_main(int argc, char **argv);
 int inspect_main(int argc, char **argv);
 int eval_main(int argc, char **argv);

@@ -16,6 +16,7 @@ static const struct command {
 	{ "eval", eval_main, "measure perplexity, accuracy or BLEU at every depth" },
 	{ "search", search_main, "find on data which layers to keep" },
 	{ "prune", prune_main, "write a smaller folder that holds one sub-network" },
+	{ "bench", bench_main, "send a load to a server and measure its answers" },
 	{ "simulate", simulate_main, "try a load on servers under a simulated clock" },
 	{ "health", health_main, "ask the server of the same configuration whether it is ready" },
 };
