@@ -139,7 +139,7 @@ def a_sweep_over_depth_shows_a_line_and_quality():
 def policies_over_rates_are_lines_of_their_own():
     runs = [a_run(name, {"rate": rate, **depth}, MIX if not depth else {depth["depth"]: 500})
             for name, depth in (("auto", {}), ("depth 6", {"depth": "6"}), ("depth 12", {"depth": "12"})) for rate in (20, 40, 80)]
-    page = check_drawn(a_result(runs), ["attainment", "depth-load", "goodput", "latency-load", "prediction-load", "depth-mix-runs",
+    page = check_drawn(a_result(runs), ["attainment", "attainment-depth", "depth-load", "goodput", "latency-load", "prediction-load", "depth-mix-runs",
                                         "timeline", "distribution", "depth-mix", "prediction"])
     assert page.marks["attainment"] == 9  # a dot for each rate and policy
 

@@ -92,8 +92,9 @@ function tiles_of_many(result, axis, series, depths) {
 		const fast = runs.filter(run => known(run.tokens_per_s)).sort((a, b) => b.tokens_per_s - a.tokens_per_s)[0];
 		if (fast) list.push(tile("Most tokens", number(fast.tokens_per_s) + " /s", `at ${short(axis.of(fast))}${axis.unit}`));
 	}
-	if (depths.length > 1) {
-		for (const d of [depths[depths.length - 1], depths[Math.floor((depths.length - 1) / 2)], depths[0]]) {
+	const single = depths.list;
+	if (single.length > 1) {
+		for (const d of distinct([single[single.length - 1], single[Math.floor((single.length - 1) / 2)], single[0]])) {
 			list.push(tile(layers_word(d.name), milliseconds(d.part.latency_ms.p50), `p95 ${milliseconds(d.part.latency_ms.p95)}`));
 		}
 	}
@@ -105,12 +106,14 @@ function tiles_of_many(result, axis, series, depths) {
 function across(result, axis, series, depths) {
 	const runs = result.runs, name = run_name(runs, axis), from_zero = values => linear(0, Math.max(...values, 0));
 	const list = [latency_against_depth(depths), quality_against_latency(depths, quality_of(result))];
+	const choices = runs.length > 1 ? attainment_against_depth(runs, axis) : null;
+	if (!axis) list.push(choices);
 	if (axis) {
 		list.push(
 			over_load("attainment", series, axis, {
 				title: "Budgets met against load", note: "Share of the requests with a budget that kept it; refused, late or cut short is a miss.", value: attained, text: percent,
 				y_title: "budgets met", scale: values => linear(Math.min(...values) > 0.8 ? 0.8 : 0, 1, v => `${Math.round(100 * v)} %`), goal: 0.99,
-			}),
+			}), choices,
 			over_load("depth-load", series, axis, { title: "Depth against load", note: "Mean number of layers that ran, each token counted once.", text: number,
 				value: run => run.depth ? run.depth.by_tokens_mean ?? run.depth.mean : null, y_title: "mean depth", scale: from_zero }),
 			over_load("goodput", series, axis, { title: "Answers within budget", note: "Answers per second that kept their budget.", text: number,
@@ -125,7 +128,7 @@ function across(result, axis, series, depths) {
 }
 
 const of_one = (run, result, alone) => [
-	over_time(run), ...(alone ? across({ ...result, runs: [run] }, null, [], depths_of([run])) : []), distribution(run), depth_mix([run], () => ""), prediction(run)];
+	over_time(run), ...(alone ? across({ ...result, runs: [run] }, null, [], depths_of([run], result.load)) : []), distribution(run), depth_mix([run], () => ""), prediction(run)];
 
 /* Refusals and errors, where there were any. */
 function outcomes(run) {
@@ -162,9 +165,10 @@ function one_of(result, axis) {
 }
 
 function page(result) {
-	const runs = result.runs, one = runs.length === 1, axis = varied(runs), series = axis ? series_of(runs, axis) : [], depths = depths_of(runs);
+	const runs = result.runs, one = runs.length === 1, axis = varied(runs), series = axis ? series_of(runs, axis) : [], depths = depths_of(runs, result.load);
 	const model = (result.server || {}).model, simulated = /simul/.test((result.tool || {}).name || "");
-	const what = one ? "A run" : axis && depths.length < 2 && series.length > 1 ? "Policies under load" : axis ? "From light load to heavy" : depths.length > 1 ? "Depth by depth" : `${runs.length} runs`;
+	const what = one ? "A run" : axis && series.length > 1 ? "Policies under load" : axis ? "From light load to heavy"
+		: runs.every(fixed_depth) ? "Depth by depth" : runs.some(fixed_depth) ? "Policies side by side" : `${runs.length} runs`;
 	document.title = `${model ? model + ": " : ""}${what.toLowerCase()} · fathom`;
 	const lost = runs[0].requests - runs[0].completed;
 	const lead = one ? `${grouped(runs[0].requests)} requests in ${short(runs[0].seconds)} seconds${simulated ? ", simulated" : ""}; ${lost > 0 ? grouped(lost) + " got no answer" : "all were answered"}.` : `${runs.length} runs of ${short(Math.max(...runs.map(run => run.seconds)))} seconds each at most${simulated ? ", simulated" : ""}.`;

@@ -7,19 +7,20 @@ const time_row = q => [q.min, q.p50, q.p90, q.p95, q.p99, q.max].map(number);
 const TIME_HEAD = ["least", "median", "p90", "p95", "p99", "most"];
 
 /* Medians against depth with the spread around each, and a straight line where depth is one number. */
-function latency_against_depth(depths) {
+function latency_against_depth({ list: depths, chosen }) {
 	const kinds = times_of(depths.map(d => d.part)).filter(t => t.key !== "itl_ms" && t.key !== "queue_ms");
 	if (depths.length < 2 || !kinds.length) return null;
 	const single = depths.every(d => depth_layers(d.name).length === 1);
 	const show = kind => {
 		const seen = depths.filter(d => measured(d.part[kind.key])).map(d => ({ name: d.name, q: d.part[kind.key], layers: depth_total(d.name) }));
 		const low = q => known(q.p5) ? q.p5 : q.min;
-		const fit = single && seen.length > 2 ? line_fit(seen.map(d => [d.layers, d.q.p50])) : null;
+		const fit = single && !chosen && seen.length > 2 ? line_fit(seen.map(d => [d.layers, d.q.p50])) : null;
 		const least = seen.some(d => known(d.q.p5)) ? "p5" : "least";
 		return {
-			title: fit ? `Each layer costs ${milliseconds(fit.b)}` : "Latency against depth",
+			title: fit ? `Each layer costs ${milliseconds(fit.b)}` : chosen ? "Latency at each depth" : "Latency against depth",
 			note: `${kind.name[0].toUpperCase() + kind.name.slice(1)}: dot, the median; bar, ${least} to p95.` + (fit
-				? ` Line: ${milliseconds(fit.a)} + ${milliseconds(fit.b)} × depth, at most ${percent(fit.worst)} off.` : ""),
+				? ` Line: ${milliseconds(fit.a)} + ${milliseconds(fit.b)} × depth, at most ${percent(fit.worst)} off.` : "")
+				+ (chosen ? " The server chose the depth by the time that there was." : ""),
 			draw: width => {
 				const top = Math.max(...seen.map(d => d.q.p95 || d.q.p50)), names = seen.map(d => depth_text(d.name));
 				const x = single ? placed(seen.map(d => d.layers), seen[0].layers - 0.6, seen[seen.length - 1].layers + 0.6, short) : places(names);
@@ -43,8 +44,8 @@ function latency_against_depth(depths) {
 }
 
 /* What the time buys: measured quality of the model folder against the median of what was just measured. */
-function quality_against_latency(depths, quality) {
-	if (!quality) return null;
+function quality_against_latency({ list: depths, chosen }, quality) {
+	if (!quality || chosen) return null;
 	const seen = depths.filter(d => known(quality.of[d.name]))
 		.map(d => ({ name: d.name, ms: d.part.latency_ms.p50, value: quality.of[d.name] }));
 	if (seen.length < 2) return null;
@@ -65,6 +66,37 @@ function quality_against_latency(depths, quality) {
 		head: ["depth", "median ms", name], rows: seen.map(d => [depth_text(d.name), number(d.ms), number(d.value)]),
 	});
 	return { id: "quality-latency", show };
+}
+
+/* Budgets met against depth: every fixed depth, and beside them what chooses by itself. */
+function attainment_against_depth(runs, axis) {
+	const depth = run => run.depth ? run.depth.by_tokens_mean ?? run.depth.mean : null;
+	const seen = runs.filter(run => attained(run) !== null && known(depth(run))), loads = axis ? distinct(seen.map(axis.of)) : [null];
+	const at = load => seen.filter(run => !axis || axis.of(run) === load);
+	const choices = loads.filter(load => at(load).filter(fixed_depth).length > 1 && at(load).some(run => !fixed_depth(run)))
+		.sort((a, b) => b - a).map(load => ({ load, name: axis ? short(load) + axis.unit : "" }));
+	if (!choices.length) return null;
+	const show = ({ load }) => {
+		const fixed = at(load).filter(fixed_depth).sort((a, b) => depth(a) - depth(b)), free = at(load).filter(run => !fixed_depth(run));
+		const name = run => fixed_depth(run) ? "depth " + depth_text(fixed_depth(run)) : (run.parameter || {}).policy || run.label;
+		const text = run => `${name(run)}: ${percent(attained(run))} met, mean depth ${number(depth(run))}`;
+		return {
+			title: "Budgets met against depth", note: "Every fixed depth on a line, and what chooses depths itself; up and to the right is better.",
+			draw: width => {
+				const all = [...fixed, ...free], shares = all.map(attained), deepest = Math.max(...all.map(depth));
+				const y = linear(Math.min(...shares) > 0.8 ? 0.8 : 0, 1, v => `${Math.round(100 * v)} %`);
+				const plot = frame({ width, x: linear(0, deepest), y, right: 20, y_title: "budgets met", x_title: "mean depth" });
+				const place = run => [plot.x(depth(run)), plot.y(attained(run))];
+				plot.svg.append(draw("path", { class: "path thin fixed", d: path(fixed.map(place)) }));
+				fixed.forEach(run => dot(plot, ...place(run), text(run), "circle", "fixed"));
+				free.forEach((run, i) => dot(plot, ...place(run), text(run), SHAPE_NAMES[i % 6], `t${i % 6}`));
+				point_names(plot, [...free, ...fixed].map(run => ({ x: place(run)[0], y: place(run)[1], name: fixed_depth(run) ? depth_text(fixed_depth(run)) : name(run) })));
+				return plot;
+			},
+			head: ["", "budgets met", "mean depth"], rows: [...free, ...fixed].map(run => [name(run), percent(attained(run)), number(depth(run))]),
+		};
+	};
+	return { id: "attainment-depth", choices, show };
 }
 
 /* A measure of each run over what was varied, a line for each policy. */

@@ -60,19 +60,19 @@ const fixed_depth = run => {
 	return depth !== undefined && depth !== null && depth_layers(depth) ? String(depth) : null;
 };
 
-/* Latencies of each depth, from runs at one depth each or from the depths inside the only run. */
-function depths_of(runs) {
-	const found = {};
-	const fixed = runs.filter(run => fixed_depth(run) !== null && measured(run.latency_ms));
-	const rates = distinct(fixed.map(run => JSON.stringify({ ...run.parameter, depth: null })));
-	if (fixed.length > 1 && rates.length === 1) {
-		for (const run of fixed) found[fixed_depth(run)] = run;
-	} else if (runs.length === 1) {
-		for (const [name, part] of Object.entries(runs[0].by_depth || {})) {
-			if (depth_layers(name) && measured(part.latency_ms)) found[name] = part;
-		}
+/*
+ * Latencies of each depth: from runs at one depth each, or from the depths inside the only run. `chosen`: the server chose them by
+ * what time there was, so that they do not tell what depth costs.
+ */
+function depths_of(runs, load) {
+	const fixed = runs.filter(run => fixed_depth(run) !== null && measured(run.latency_ms)), list = (names, part_of, chosen) => ({
+		chosen, list: names.sort(by_depth).map(name => ({ name, part: part_of(name) })),
+	});
+	if (fixed.length > 1 && distinct(fixed.map(run => JSON.stringify({ ...run.parameter, depth: null }))).length === 1) {
+		return list(fixed.map(fixed_depth), name => fixed.find(run => fixed_depth(run) === name), false);
 	}
-	return Object.entries(found).map(([name, part]) => ({ name, part })).sort((a, b) => by_depth(a.name, b.name));
+	const inside = (runs.length === 1 && runs[0].by_depth) || {}, seen = Object.keys(inside).filter(name => depth_layers(name) && measured(inside[name].latency_ms));
+	return list(seen, name => inside[name], /"auto"/.test(JSON.stringify(load || {})));
 }
 
 /* What was varied from run to run besides depth: {key, title}, or null. */
