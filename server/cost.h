@@ -218,8 +218,9 @@ struct cost_learner {
 	double ratio[COST_PACE],
 	                idle_at[COST_PACE]; /* a ring: actual over tables, and idle_ms then */
 	size_t steps;
-	double ended_ms;            /* the last one */
-	double idle_ms;             /* between steps, in all */
+	double ended_ms; /* the last one */
+	double drift;    /* mean of recent moves of the tables, apart from what the pace moves */
+	double idle_ms;  /* between steps, in all */
 	double typical[COST_KINDS]; /* a running median of errors, beyond which they count as it */
 	double actual_ms, table_ms, paced_ms;     /* sums that fade: mean_ratio, jitter */
 	double extra_ms, rows;                    /* the same of interference_ms */

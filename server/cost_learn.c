@@ -14,7 +14,8 @@
 #define TYPICAL_FIRST 0.1
 #define TYPICAL_STEP 0.05
 #define TYPICAL_LEAST 0.01
-#define TYPICAL_MOST 1.0
+#define TYPICAL_MOST 0.3
+#define DRIFT_STEPS 64.0
 /* A pace that stays becomes the tables'. Noise only adds: a machine that is faster than the tables
  * say shows that they are wrong, one that is slower may be disturbed. */
 #define PACE_UP 0.01
@@ -267,9 +268,13 @@ double cost_learn_step(struct cost_learner *learner, struct cost_model *cost,
 	double move = error > *typical ? *typical : error < -*typical ? -*typical : error;
 	*typical *= fabs(error) > *typical ? 1 + TYPICAL_STEP : 1 - TYPICAL_STEP;
 	*typical = fmin(fmax(*typical, TYPICAL_LEAST), TYPICAL_MOST);
-	double lasting = fmin(fmax(log(pace), -1), 1);
+	/* Pace and tables could both say that a machine is faster or slower: what all steps have in
+	 * common is the pace's, and becomes the tables' by its own rates only. Else they would run
+	 * away from each other. */
+	learner->drift += (move - learner->drift) / DRIFT_STEPS;
+	double lasting = fmax(log(pace), -1);
 	lasting *= lasting > 0 ? PACE_UP : PACE_DOWN;
-	move_tables(cost, step, RATE * (move + lasting));
+	move_tables(cost, step, RATE * (move - learner->drift + lasting));
 
 	learner->idle_ms += idle;
 	remember_ratio(learner, actual_ms / table, now_ms);

@@ -245,6 +245,32 @@ TEST(a_machine_that_stays_slower_becomes_the_usual_one_for_sums) {
 	CHECK(near_to(time.total_ms, 400 * 1.5 * law(&w->step), 0.05));
 }
 
+TEST(no_noise_makes_the_tables_run_away) {
+	/* A neighbour that comes for some steps and goes, of several rhythms; hiccups on top. */
+	static const int rhythm[] = { 2, 4, 7, 20 };
+	for (int k = 0; k < 4; k++) {
+		for (int quick = 0; quick < 2; quick++) {
+			struct world *w = new_world();
+			bool disturbed = false;
+			for (int i = 0; i < 60000; i++) {
+				bool source = i % 24 == 0;
+				set_step(w, 5, source ? 40 : 0, LAYERS, 50);
+				disturbed ^= noise() * rhythm[k] < 1;
+				double ms = law(&w->step) * spread(0.1) * (disturbed ? 2.5 : 1);
+				/* Slow at first, then ever quicker, as caches are: pace is late. */
+				ms *= quick ? 1.6 - 0.6 * (i % 24) / 23 : 1;
+				take(w, noise() < 0.02 ? 6 * ms : ms);
+			}
+			set_step(w, 5, 0, LAYERS, 50);
+			struct cost_model cost = w->cost;
+			cost.pace = 1;
+			double tables = cost_step_ms(&cost, &w->step) / law(&w->step);
+			CHECK(tables > 0.7 && tables < 2.8);
+			CHECK(w->cost.pace > 0.3 && w->cost.pace < 5);
+		}
+	}
+}
+
 /* ---- errors ---- */
 
 TEST(the_errors_of_recent_steps_are_told_by_kind) {
