@@ -107,7 +107,8 @@ class Site:
             self.fixed = [f"{p['encoder']}x{p['decoder']}" for p in pairs]
             self.half = f"{layers['encoder'] // 2}x{layers['decoder'] // 2}"
             self.lowest = self.fixed[0]
-            self.bounds, self.form = {}, {"stream": "false"}  # so that the beams are the server's
+            # A search of the server's own beams comes whole and ends by itself; fixed lengths are greedy.
+            self.bounds, self.form = {}, {"stream": "false"} if options.natural else {"num_beams": "1"}
         else:
             lowest = options.min_depth or max(layers // 4, 1)
             self.fixed = [str(d) for d in range(lowest, layers + 1)]
@@ -153,6 +154,8 @@ def idle_times(site, trace):
         for i, row in enumerate(rows):
             row["arrival_ms"] = i * site.options.probe_ms
         _, seen = site.bench(f"idle-{depth}", trace=write_csv(site.path("probe.csv"), rows), depth=depth)
+        if any(s["status"] != "200" for s in seen):
+            sys.exit(f"a request alone was answered {seen[0]['status']} {seen[0]['code']}")
         each = [statistics.median(float(s["latency_ms"]) for s in seen[3 * i:3 * i + 3]) for i in range(len(chosen))]
         times[depth] = plane([(r["prompt_tokens"], r["max_tokens"]) for r in chosen], each)
     return [{depth: a + b * r["prompt_tokens"] + c * r["max_tokens"] for depth, (a, b, c) in times.items()} for r in trace]
@@ -177,6 +180,8 @@ def capacity(site, trace):
     rows = [{"arrival_ms": 0, "prompt_tokens": int(r["prompt_tokens"]), "max_tokens": int(r["max_tokens"])} for r in trace[:site.options.burst]]
     run, seen = site.bench("capacity", trace=write_csv(site.path("capacity.csv.in"), rows), depth=site.half)
     done = [float(s["arrival_ms"]) + float(s["latency_ms"]) for s in seen if s["status"] == "200"]
+    if not done:
+        sys.exit(f"no request was answered while measuring capacity: {seen[0]['status']} {seen[0]['code']}")
     if len(done) < len(rows):
         say(f"  {len(rows) - len(done)} of {len(rows)} requests were refused while measuring capacity")
     return 1000 * len(done) / max(done)
@@ -196,10 +201,21 @@ def scaled(trace, idle, site, rate):
 # ---- policies on one trace ------------------------------------------------------------------------------------------------------
 
 
-def numbers(run, depths):
+def layers_by_tokens(seen):
+    """Mean number of layers, each token counted once; of both stacks where there are two."""
+    tokens = layers = 0
+    for s in seen:
+        if s["tokens"] and s["mean_depth"]:
+            encoder = int(s["depth"].split("x")[0]) if "x" in s["depth"] else 0
+            tokens += int(s["tokens"])
+            layers += int(s["tokens"]) * (encoder + float(s["mean_depth"]))
+    return layers / tokens if tokens else None
+
+
+def numbers(run, depths, seen=None):
     budget, depth = run["budget"], run.get("depth") or {}
     return {"asked": budget["asked"], "met": budget["met"], "missed": budget["asked"] - budget["met"],
-            "share": budget["met"] / budget["asked"], "depth": depth.get("by_tokens_mean") or depth.get("mean"),
+            "share": budget["met"] / budget["asked"], "depth": layers_by_tokens(seen) if seen else depth.get("by_tokens_mean") or depth.get("mean"),
             "depth_of_requests": depth.get("mean"),
             "quality": mean_quality(depth.get("histogram") or {}, depths), "changed": depth.get("changed", 0),
             "goodput_per_s": run["goodput_per_s"], "prediction_p50": (run.get("prediction_error") or {}).get("p50"),
@@ -273,11 +289,11 @@ def policies(site, trace, idle, full, load):
     say(f"\n{load:.0%} load: {len(trace)} requests at {rate:.1f} per second")
     found, runs = {"load": load, "rate": rate}, []
     for depth in ["auto", *site.wanted]:
-        run, _ = site.replay(f"{label}-{depth}", path, depth)
+        run, seen = site.replay(f"{label}-{depth}", path, depth)
         run["label"] = "auto" if depth == "auto" else f"depth {depth}"
         run["parameter"] = {"load": load, "policy": "auto"} if depth == "auto" else {"load": load, "depth": depth}
         runs.append(run)
-        row = {"name": depth, **numbers(run, site.depths)}
+        row = {"name": depth, **numbers(run, site.depths, seen)}
         found.setdefault("fixed", []).append(row) if depth != "auto" else found.update(auto=row)
         say(f"  {depth:>6}: {row['share']:8.2%} met, mean depth {row['depth']:.2f}")
     cost = site.path(f"depths-{label}.json")
@@ -385,7 +401,7 @@ def markdown(result):
         o = result["overload"]
         lines += ["", f"### 3 x overload for {result['overload_seconds']} s", "",
                   f"Within budget {o['goodput_per_s']:.1f} per second, {o['goodput_per_s'] / max(o['peak_goodput_per_s'], 1e-9):.1%} of the peak of {o['peak_goodput_per_s']:.1f} "
-                  f"(least in 5 s: {o['least_goodput_in_5_s']:.1f}). Statuses: " + ", ".join(f"{k}: {v}" for k, v in sorted(o["statuses"].items())) + ". "
+                  + (f"(least in 5 s: {o['least_goodput_in_5_s']:.1f}). " if o["least_goodput_in_5_s"] is not None else "") + "Statuses: " + ", ".join(f"{k}: {v}" for k, v in sorted(o["statuses"].items())) + ". "
                   + (f"Refusals took {o['refusal_ms_p50']:.1f} ms (median), {o['refusal_ms_p99']:.1f} ms (p99), {o['refusal_ms_max']:.1f} ms at most. " if o["refused"] else "")
                   + f"The last miss came {o['recovered_after_s']:.1f} s after the overload; {o['explicit_depths_changed']} explicit depths changed; afterwards {o['running_afterwards']:.0f} running, "
                   f"KV usage {o['kv_usage_afterwards']:g}, memory {o['memory_growth_mib']:+.1f} MiB."]
