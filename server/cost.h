@@ -89,13 +89,6 @@ double cost_step_ms(const struct cost_model *cost, const struct cost_step *step)
 /* What a step is. */
 enum cost_kind cost_kind_of(const struct cost_step *step);
 
-/*
- * Moves the model towards a measured step: every term by `rate` times the relative error, which is
- * cut at three times the prediction, times its share of the prediction.
- */
-void cost_refine(struct cost_model *cost, const struct cost_step *step, double actual_ms,
-                double rate);
-
 /* ---- a whole request ------------------------------------------------------------------------- */
 
 /* What runs already: its rows share every step with the newcomer. All zero: an idle server. */

@@ -119,15 +119,6 @@ static void move_tables(struct cost_model *cost, const struct cost_step *step, d
 	cost->constant_ms = constant > 0 ? constant : 0;
 }
 
-void cost_refine(struct cost_model *cost, const struct cost_step *step, double actual_ms,
-                double rate) {
-	double predicted = cost_tables_ms(cost, step);
-	if (!(predicted > 0) || !(actual_ms > 0))
-		return;
-	double error = actual_ms / predicted - 1;
-	move_tables(cost, step, rate * (error < 2 ? error : 2));
-}
-
 /* ---- pace ---- */
 
 /* Milliseconds from the end of the last step to now. */

@@ -25,6 +25,7 @@ struct machine {
 	double drift; /* relative; swings over a few thousand steps */
 	long steps;
 	uint64_t state;
+	struct cost_learner learner;
 };
 
 static double noise(struct machine *m) {
@@ -101,7 +102,7 @@ static void step(struct machine *m, struct run *r, int rows, double attended, bo
 		.rows = rows,
 		.logit_rows = 1 };
 	*(chunk ? &s.chunk_attended : &s.attended) = attended;
-	cost_refine(r->cost, &s, ms, 0.02);
+	cost_learn_step(&m->learner, r->cost, &s, ms, m->learner.ended_ms + ms);
 }
 
 static void maybe_step_down(struct run *r, int context, int left) {

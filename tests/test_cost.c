@@ -149,36 +149,13 @@ TEST(measured_attention_stays_near_its_share_of_the_weights) {
 	CHECK(near_to(cost.attention_ms, 8 * 0.5 * 6.3 / 12, 0.001));
 }
 
-TEST(refinement_follows_a_machine_that_becomes_slower) {
-	struct cost_samples s = machine_samples();
-	struct cost_model cost;
-	int count[LAYERS];
-	cost_fit(&s, &cost);
-	struct cost_step step = decode_step(1, LAYERS, 200, count);
-	double slow = 1.6 * cost_step_ms(&cost, &step);
-	for (int i = 0; i < 1000; i++)
-		cost_refine(&cost, &step, slow * (0.95 + 0.1 * noise()), 0.02);
-	CHECK(near_to(cost_step_ms(&cost, &step), slow, 0.05));
+/* A step of the learnt model, which took `ms` without a pause after the one before. */
+static void learn(struct cost_learner *learner, struct cost_model *cost,
+                const struct cost_step *step, double ms) {
+	cost_learn_step(learner, cost, step, ms, learner->ended_ms + ms);
 }
 
-TEST(refinement_learns_the_mean_but_no_hiccup_counts_for_much) {
-	struct cost_samples s = machine_samples();
-	struct cost_model cost;
-	int count[LAYERS];
-	cost_fit(&s, &cost);
-	struct cost_step step = decode_step(1, LAYERS, 200, count);
-	double truth = cost_step_ms(&cost, &step);
-	/* One step in ten takes twice as long: the mean is 1.1. */
-	for (int i = 0; i < 5000; i++)
-		cost_refine(&cost, &step, truth * (noise() < 0.1 ? 2 : 1), 0.02);
-	CHECK(near_to(cost_step_ms(&cost, &step), 1.1 * truth, 0.05));
-	/* One that takes a thousand times as long moves it by a few per cent. */
-	double before = cost_step_ms(&cost, &step);
-	cost_refine(&cost, &step, 1000 * truth, 0.02);
-	CHECK(cost_step_ms(&cost, &step) < 1.05 * before);
-}
-
-TEST(refinement_at_two_depths_separates_constant_and_layers) {
+TEST(steps_at_two_depths_separate_constant_and_layers) {
 	/* A model that thinks all is constant learns the slope from steps at two depths. */
 	struct cost_model cost = { .constant_ms = 3, .margin = 1 };
 	for (int i = 0; i < COST_POINTS; i++)
@@ -186,10 +163,12 @@ TEST(refinement_at_two_depths_separates_constant_and_layers) {
 	int shallow_count[LAYERS], deep_count[LAYERS];
 	struct cost_step shallow = decode_step(1, 2, 0, shallow_count);
 	struct cost_step deep = decode_step(1, LAYERS, 0, deep_count);
-	for (int i = 0; i < 20000; i++) {
-		cost_refine(&cost, &shallow, 1.0 + 2 * 0.4, 0.02);
-		cost_refine(&cost, &deep, 1.0 + LAYERS * 0.4, 0.02);
+	struct cost_learner learner = { 0 };
+	for (int i = 0; i < 5000; i++) {
+		learn(&learner, &cost, &shallow, 1.0 + 2 * 0.4);
+		learn(&learner, &cost, &deep, 1.0 + LAYERS * 0.4);
 	}
+	CHECK(near_to(cost.pace, 1, 0.02));
 	CHECK(near_to(cost_step_ms(&cost, &shallow), 1.8, 0.05));
 	CHECK(near_to(cost_step_ms(&cost, &deep), 5.8, 0.05));
 }
@@ -437,7 +416,7 @@ TEST(an_encoder_alone_is_fitted) {
 	CHECK(near_to(cost_prefill_ms(&cost, (const int[STACKS]){ 4, 0 }), 3.0 / 128, 1e-6));
 }
 
-TEST(refinement_moves_the_stack_that_was_wrong) {
+TEST(the_stack_that_was_wrong_is_mended) {
 	/* The encoder takes twice as long as believed; steps without sources say that the decoder
 	 * is right. */
 	struct cost_model cost = flat_pair();
@@ -452,10 +431,12 @@ TEST(refinement_moves_the_stack_that_was_wrong) {
 	struct cost_step source = token;
 	source.row_count[STACK_ENCODER] = encoder;
 	source.source_count = decoder;
-	for (int i = 0; i < 20000; i++) {
-		cost_refine(&cost, &token, 2 + 6, 0.02);
-		cost_refine(&cost, &source, 2 + 6 + 12 * 1.0 + 1.5, 0.02);
+	struct cost_learner learner = { 0 };
+	for (int i = 0; i < 5000; i++) {
+		learn(&learner, &cost, &token, 2 + 6);
+		learn(&learner, &cost, &source, 2 + 6 + 12 * 1.0 + 1.5);
 	}
+	CHECK(near_to(cost.pace, 1, 0.02));
 	CHECK(near_to(cost_step_ms(&cost, &token), 8, 0.02));
 	CHECK(near_to(cost_step_ms(&cost, &source), 21.5, 0.02));
 	/* At 16 rows: the sixth point. */
