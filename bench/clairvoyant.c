@@ -9,6 +9,8 @@
 
 #include "bench/clairvoyant_replay.h"
 
+#define BUDGET_WORTH 2.0 /* times the ladder */
+
 struct search {
 	struct replay r;
 	const struct clairvoyant_options *options;
@@ -64,7 +66,7 @@ static double latest_start(const struct replay *r, size_t i) {
 /* ---- where it starts ---- */
 
 static void try_all(struct search *s) {
-	replay_run(&s->r, 0, s->r.n);
+	replay_run(&s->r, 0, s->r.n, (int)s->r.n);
 	if (replay_is_better(&s->r))
 		replay_accept(&s->r, 0);
 }
@@ -91,31 +93,39 @@ static void try_rules(struct search *s, int running, int prompt_rows) {
 	}
 }
 
-static void try_online(struct search *s) {
+/* What an online scheduler did: it joins then, at the depth that it had in the middle. */
+static void try_online(struct search *s, const struct sim_request *online) {
 	struct replay *r = &s->r;
 	r->trial_limits = (struct limits_of){ s->options->machine->limits.sequences,
 		s->options->machine->limits.prefill_rows };
 	for (size_t i = 0; i < r->n; i++) {
-		const struct sim_request *request = &r->requests[i];
+		const struct sim_request *request = &online[i];
 		struct choice_of *choice = &r->trial[i];
-		double depth = 0;
-		*choice = r->choices[i];
-		if (request->tokens > 0)
-			depth = clairvoyant_depth(request->joined_depth)
-			                - request->joined_depth[STACK_DECODER]
-			                + sim_mean_depth(request);
+		double depth = request->joined_depth[STACK_ENCODER] + sim_mean_depth(request);
 		choice->rung = r->low[i];
 		while (choice->rung < r->high[i] && r->value[choice->rung + 1] <= depth + 0.5)
 			choice->rung++;
+		choice->hold_ms = 0;
 		if (request->joined_ms > 0)
 			choice->hold_ms = fmax(0,
 			                request->joined_ms - request->arrival_ms
 			                                - 0.5 * s->options->overhead_ms - 1e-6);
+		choice->order = latest_start(r, i);
 	}
 	try_all(s);
+	/* Without the waiting, in its order of joining. */
+	for (size_t i = 0; i < r->n; i++) {
+		if (online[i].joined_ms > 0)
+			r->trial[i].order = online[i].joined_ms;
+		r->trial[i].hold_ms = 0;
+	}
+	for (int running = s->options->machine->limits.sequences; running >= 2; running /= 2) {
+		r->trial_limits.running = running;
+		try_all(s);
+	}
 }
 
-static void start(struct search *s) {
+static void start(struct search *s, const struct sim_request *const *online, int n_online) {
 	const struct cost_limits *limits = &s->options->machine->limits;
 	struct replay *r = &s->r;
 	for (size_t i = 0; i < r->n; i++) {
@@ -123,12 +133,13 @@ static void start(struct search *s) {
 		r->choices[i] = r->trial[i];
 	}
 	r->depth = -1;
-	for (int running = limits->sequences; running >= 4; running /= 2)
+	r->worth = BUDGET_WORTH * s->options->machine->ladder.n;
+	for (int running = limits->sequences; running >= 2; running /= 2)
 		try_rules(s, running, limits->prefill_rows);
 	for (int rows = limits->prefill_rows / 2; rows >= 16; rows /= 2)
 		try_rules(s, r->limits.running, rows);
-	memcpy(r->trial, r->choices, r->n * sizeof *r->trial);
-	try_online(s);
+	for (int k = 0; k < n_online; k++)
+		try_online(s, online[k]);
 	memcpy(r->trial, r->choices, r->n * sizeof *r->trial);
 	r->trial_limits = r->limits;
 }
@@ -138,8 +149,13 @@ static void start(struct search *s) {
 /* Runs the trial, which differs from the best in [from, to], and keeps it or takes it back. */
 static bool judge(struct search *s, size_t from, size_t to) {
 	struct replay *r = &s->r;
-	replay_run(r, from, to);
-	bool better = replay_is_better(r);
+	double gain = 0;
+	for (size_t i = from; i <= to; i++)
+		gain += r->value[r->trial[i].rung] - r->value[r->choices[i].rung];
+	/* Budgets may be lost at first and won later, but seldom many. */
+	int patience = 1 + (gain > 0 && !isinf(r->worth) ? (int)(gain / r->worth) : 0);
+	bool better = replay_run(r, from, to, gain > 0 ? patience - 1 : patience + 2)
+	                && replay_is_better(r);
 	if (better)
 		replay_accept(r, from);
 	else
@@ -258,6 +274,9 @@ static void improve(struct search *s) {
 	struct replay *r = &s->r;
 	while (r->n > 0 && r->steps < s->options->steps) {
 		int what = below(s, 16);
+		/* Later few budgets are lost for depth. */
+		if (r->steps > s->options->steps / 2)
+			r->worth = 4 * BUDGET_WORTH * s->options->machine->ladder.n;
 		int64_t before = r->steps;
 		if (r->met < r->asked && what < 3)
 			rescue(s);
@@ -313,17 +332,31 @@ static void tell(const struct replay *r, struct sim_request *requests) {
 	}
 }
 
-bool clairvoyant_search(const struct clairvoyant_options *options, struct sim_request *requests,
+/* In layers of depth, of all requests. */
+static double worth_of(const struct search *s, const struct clairvoyant_score *score, size_t n) {
+	return BUDGET_WORTH * s->options->machine->ladder.n * (double)score->met
+	                + score->depth * (double)n;
+}
+
+bool clairvoyant_search(const struct clairvoyant_options *options,
+                const struct sim_request *const *online, int n_online, struct sim_request *requests,
                 size_t n, char *err, size_t errlen) {
 	struct search s = { .options = options, .random = options->seed };
 	bool ok = replay_init(&s.r, options, requests, n);
 	if (ok) {
-		struct clairvoyant_score online = clairvoyant_score(requests, n);
-		start(&s);
+		start(&s, online, n_online);
 		improve(&s);
 		double depth = s.r.automatic ? s.r.depth / (double)s.r.automatic : 0;
-		if (s.r.met > online.met || (s.r.met == online.met && depth >= online.depth))
-			tell(&s.r, requests);
+		struct clairvoyant_score best = { s.r.asked, s.r.met, depth };
+		tell(&s.r, requests);
+		/* What steps down cannot be replayed: it may have been better. */
+		for (int k = 0; k < n_online; k++) {
+			struct clairvoyant_score score = clairvoyant_score(online[k], n);
+			if (worth_of(&s, &score, n) <= worth_of(&s, &best, n))
+				continue;
+			memcpy(requests, online[k], n * sizeof *requests);
+			best = score;
+		}
 	} else {
 		snprintf(err, errlen, "not enough memory for the search");
 	}

@@ -2,8 +2,8 @@
 /*
  * A scheduler that knows the future: every arrival, every length, the disturbance of every step. It
  * gives each request a rung of the ladder, a moment before which it does not join, and a place in
- * the order, and looks for the choice that keeps most budgets and, with as many kept, has the
- * greatest depth. The judge is the simulated batch itself.
+ * the order, and looks for the choice with the most budgets kept and the greatest depth; a budget
+ * is worth as much as two requests at the full depth. The judge is the simulated batch itself.
  *
  * The search starts from what an online scheduler did and from many simple rules, and goes on by
  * local changes. So what it finds is a lower bound of the best possible; clairvoyant_bound gives an
@@ -38,10 +38,12 @@ double clairvoyant_depth(const int depth[STACKS]);
 struct clairvoyant_score clairvoyant_score(const struct sim_request *requests, size_t n);
 
 /*
- * requests[0..n) hold the outcome of an online scheduler (or are all SIM_WAITING: no such start);
- * what they became is replaced by the best outcome found, if it is better. False with a sentence.
+ * Searches from simple rules and from what online schedulers did with the same requests:
+ * online[0..n_online), each [n]. `requests` receives the best outcome, which is at least as good as
+ * that of each of them. False with a sentence.
  */
-bool clairvoyant_search(const struct clairvoyant_options *options, struct sim_request *requests,
+bool clairvoyant_search(const struct clairvoyant_options *options,
+                const struct sim_request *const *online, int n_online, struct sim_request *requests,
                 size_t n, char *err, size_t errlen);
 
 /*

@@ -267,6 +267,7 @@ static void judge(struct replay *r, int i) {
 	became.done_ms = fate->done_ms;
 	became.tokens = asked->length;
 	fate->met = sim_has_budget(asked) && sim_is_met(&became);
+	r->lost += r->fates[i].met - fate->met;
 }
 
 static void take_step(struct replay *r, double now_ms) {
@@ -325,11 +326,12 @@ static void sum_up(struct replay *r) {
 	}
 }
 
-void replay_run(struct replay *r, size_t from, size_t to) {
+bool replay_run(struct replay *r, size_t from, size_t to, int patience) {
 	size_t slot = from / stride(r), next = 0;
 	double now_ms = r->n > 0 ? arrival(r, 0) : 0;
 	r->batch.n = r->batch.sequences = r->n_waiting = 0;
 	r->batch.blocks = 0;
+	r->lost = 0;
 	if (slot > 0) {
 		const struct moment *m = &r->moments[slot];
 		memcpy(r->trial_fates, r->fates, r->n * sizeof *r->fates);
@@ -361,13 +363,16 @@ void replay_run(struct replay *r, size_t from, size_t to) {
 		                r->options->machine, &r->options->noise, step, now_ms);
 		r->steps++;
 		take_step(r, now_ms);
+		if (r->lost > patience)
+			return false;
 	}
 	sum_up(r);
+	return true;
 }
 
 bool replay_is_better(const struct replay *r) {
-	return r->trial_met > r->met
-	                || (r->trial_met == r->met && r->trial_depth >= r->depth - 1e-9);
+	double depth = r->trial_depth - r->depth + 1e-9;
+	return depth + r->worth * ((double)r->trial_met - (double)r->met) >= 0;
 }
 
 void replay_accept(struct replay *r, size_t from) {

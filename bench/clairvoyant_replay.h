@@ -69,7 +69,9 @@ struct replay {
 	struct sim_run *runs; /* [n] */
 	int *waiting;         /* [n], by order */
 	int n_waiting;
+	int lost;      /* budgets that the best kept, less those that it did not */
 	int64_t steps; /* simulated so far */
+	double worth;  /* depth that a budget is worth */
 };
 
 /* False if memory ran out. */
@@ -77,10 +79,13 @@ bool replay_init(struct replay *r, const struct clairvoyant_options *options,
                 const struct sim_request *requests, size_t n);
 void replay_finish(struct replay *r);
 
-/* Runs `trial`, whose choices differ from those of the best between requests `from` and `to` only;
- * with `from` 0 from the very start, whatever was before. */
-void replay_run(struct replay *r, size_t from, size_t to);
-/* Whether the trial is at least as good. */
+/*
+ * Runs `trial`, whose choices differ from those of the best between requests `from` and `to` only;
+ * with `from` 0 from the very start, whatever was before. False if it was given up because it lost
+ * more budgets than `patience` that the best kept, so far.
+ */
+bool replay_run(struct replay *r, size_t from, size_t to, int patience);
+/* Whether the trial is at least as good, by what a budget is worth. */
 bool replay_is_better(const struct replay *r);
 /* The trial, run from `from` on, becomes the best; replay_revert takes its choices back. */
 void replay_accept(struct replay *r, size_t from);

@@ -59,6 +59,22 @@ static bool run_online(const struct sim_study *study, int fixed_depth, struct si
 	return ok;
 }
 
+enum { STARTS = 6 };
+
+/* What the online scheduler does, also if fewer may run side by side. */
+static bool run_starts(const struct sim_study *study, struct sim_outcome online[STARTS], int *n,
+                char *err, size_t errlen) {
+	struct sim_machine machine = *study->machine;
+	struct sim_study fewer = *study;
+	fewer.machine = &machine;
+	for (; *n < STARTS && machine.limits.sequences >= 2; machine.limits.sequences /= 2) {
+		if (!run_online(&fewer, 0, &online[*n], err, errlen))
+			return false;
+		++*n;
+	}
+	return true;
+}
+
 static void tell_progress(void *arg, double share, size_t met, double depth) {
 	fprintf(arg, "\r  looking ahead: %3.0f %%, %zu budgets met, mean depth %.3f ", share * 100,
 	                met, depth);
@@ -78,11 +94,19 @@ static bool run_clairvoyant(
 		snprintf(err, errlen, "the clairvoyant policy knows open loads and one node only");
 		return false;
 	}
-	bool ok = run_online(study, 0, out, err, errlen)
-	                && clairvoyant_search(&options, out->requests, out->n, err, errlen);
+	struct sim_outcome online[STARTS] = { 0 };
+	const struct sim_request *starts[STARTS];
+	int n = 0;
+	bool ok = run_starts(study, online, &n, err, errlen)
+	                && run_online(study, 0, out, err, errlen);
+	for (int i = 0; i < n; i++)
+		starts[i] = online[i].requests;
+	ok = ok && clairvoyant_search(&options, starts, n, out->requests, out->n, err, errlen);
 	if (study->progress)
 		fputs("\r                                                                    \r",
 		                study->progress);
+	for (int i = 0; i < n; i++)
+		sim_outcome_finish(&online[i]);
 	return ok;
 }
 
