@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bench/report.h"
 #include "bench/simulator_capacity.h"
 #include "bench/simulator_study.h"
 #include "cli/args.h"
@@ -18,8 +19,8 @@
 enum { MOST_ARGS = 96, MOST_NAME = 32, MOST_LIST = 64 };
 
 struct options {
-	const char *cost, *model, *load, *policy, *json, *save_trace, *save_requests, *save_cost,
-	                *replicas, *balance, *without, *spikes;
+	const char *cost, *model, *load, *policy, *json, *html, *save_trace, *save_requests,
+	                *save_cost, *replicas, *balance, *without, *spikes;
 	const char *words[MOST_ARGS]; /* of the load, as given; NULL: not */
 	double noise, misfit, overhead_ms, stale_ms, effort, target, feasible;
 	int max_running, prefill_rows, kv_blocks, queue_requests;
@@ -58,6 +59,7 @@ static const char usage[] =
                 "  --full-load            prints the rate that 100 % stands for: what a server\n"
                 "                         sustains with every auto request at half depth\n"
                 "  --json FILE            results as fathom bench writes them\n"
+                "  --html FILE            the same as one page with pictures\n"
                 "  --save-requests FILE   a CSV line for each request of the last policy\n"
                 "  --save-trace FILE      the load, as a trace for --trace\n"
                 "  --feasible SHARE       with --save-trace: leave out requests whose budgets an\n"
@@ -93,6 +95,7 @@ static int own_args(struct options *o, struct arg *args) {
 		{ "load", ARG_TEXT, &o->load, 0, 0 },
 		{ "policy", ARG_TEXT, &o->policy, 0, 0 },
 		{ "json", ARG_TEXT, &o->json, 0, 0 },
+		{ "html", ARG_TEXT, &o->html, 0, 0 },
 		{ "save-trace", ARG_TEXT, &o->save_trace, 0, 0 },
 		{ "save-requests", ARG_TEXT, &o->save_requests, 0, 0 },
 		{ "save-cost", ARG_TEXT, &o->save_cost, 0, 0 },
@@ -355,9 +358,12 @@ static bool write_outputs(const struct sim_study *study, const struct options *o
 		ok = output_write(o->save_trace, &text, err, errlen);
 	}
 	buffer_clear(&text);
-	if (ok && o->json) {
+	if (ok && (o->json || o->html)) {
 		sim_results_write(&outputs->results, study, &text);
-		ok = output_write(o->json, &text, err, errlen);
+		if (o->json)
+			ok = output_write(o->json, &text, err, errlen);
+		if (ok && o->html && buffer_cstr(&text))
+			ok = report_write_html(o->html, text.data, err, errlen);
 	}
 	buffer_finish(&text);
 	return ok;
