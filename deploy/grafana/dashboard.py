@@ -68,9 +68,13 @@ PANELS = [
     ("Rows in a step", "Mean number of tokens of all requests in a step.", "line", "short", 8,
      [(f"sum by (instance) ({rate('fathom_step_rows_sum')}) / sum by (instance) ({rate('fathom_step_rows_count')})", "{{instance}}")]),
 
-    ("Actual over predicted time", "Of requests; 1 is a perfect prediction.", "line", "short", 12,
+    ("Requests: actual over predicted time", "1 is a perfect prediction.", "line", "short", 6,
      [(quantile(q, "fathom_prediction_error_ratio"), name) for q, name in ((0.05, "p5"), (0.5, "p50"), (0.95, "p95"))]),
-    ("KV pool", "Share of the KV pool that is reserved.", "line", "percentunit", 12, [(f"fathom_kv_cache_usage_ratio{{{ALL}}}", "{{instance}}")]),
+    ("Steps: actual over predicted time", "1 is a perfect prediction; p50 and p95, by what the rows were.", "line", "short", 6,
+     [(quantile(q, "fathom_step_prediction_error_ratio", ", phase"), name + " {{phase}}") for q, name in ((0.5, "p50"), (0.95, "p95"))]),
+    ("Pace of the machine", "Time of the last steps over that of an undisturbed machine: above 1 something else uses the processor.", "line", "short", 6,
+     [(f"fathom_machine_pace_ratio{{{ALL}}}", "{{instance}}")]),
+    ("KV pool", "Share of the KV pool that is reserved.", "line", "percentunit", 6, [(f"fathom_kv_cache_usage_ratio{{{ALL}}}", "{{instance}}")]),
 
     ("Refusals by reason", "Requests refused, by error code.", "stack", "reqps", 8,
      [(f"sum by (reason) ({rate('fathom_rejected_total')})", "{{reason}}")]),
