@@ -3,14 +3,38 @@
 "use strict";
 
 function table(head, rows) {
-	return el("table", {}, el("thead", {}, el("tr", {}, head.map(name => el("th", { scope: "col" }, name)))),
-		el("tbody", {}, rows.map(row => el("tr", {}, row.map((cell, i) => el(i ? "td" : "th", i ? {} : { scope: "row" }, cell))))));
+	return el(
+		"table",
+		{},
+		el(
+			"thead",
+			{},
+			el(
+				"tr",
+				{},
+				head.map(name => el("th", { scope: "col" }, name)),
+			),
+		),
+		el(
+			"tbody",
+			{},
+			rows.map(row =>
+				el(
+					"tr",
+					{},
+					row.map((cell, i) => el(i ? "td" : "th", i ? {} : { scope: "row" }, cell)),
+				),
+			),
+		),
+	);
 }
 
 /* Says what is nearest to the pointer; left and right arrows walk through the same places. */
 function readable(drawing, plot, width) {
-	const svg = plot.svg, marks = plot.marks.slice().sort((a, b) => a.x - b.x || a.y - b.y);
-	const readout = el("div", { class: "readout", role: "status" }), ring = draw("circle", { class: "ring", r: 7 });
+	const svg = plot.svg,
+		marks = plot.marks.slice().sort((a, b) => a.x - b.x || a.y - b.y);
+	const readout = el("div", { class: "readout", role: "status" }),
+		ring = draw("circle", { class: "ring", r: 7 });
 	let now = -1;
 	const show = index => {
 		now = index;
@@ -19,7 +43,8 @@ function readable(drawing, plot, width) {
 			ring.remove();
 			return;
 		}
-		const { x, y, text } = marks[index], scale = svg.getBoundingClientRect().width / width;
+		const { x, y, text } = marks[index],
+			scale = svg.getBoundingClientRect().width / width;
 		readout.textContent = text;
 		readout.style.left = x * scale + "px";
 		readout.style.top = y * scale + "px";
@@ -31,9 +56,12 @@ function readable(drawing, plot, width) {
 		drawing.append(readout);
 	};
 	svg.addEventListener("pointermove", event => {
-		const area = svg.getBoundingClientRect(), scale = width / area.width;
-		const x = (event.clientX - area.left) * scale, y = (event.clientY - area.top) * scale;
-		let best = -1, least = 60 * 60;
+		const area = svg.getBoundingClientRect(),
+			scale = width / area.width;
+		const x = (event.clientX - area.left) * scale,
+			y = (event.clientY - area.top) * scale;
+		let best = -1,
+			least = 60 * 60;
 		marks.forEach((mark, i) => {
 			const far = (mark.x - x) ** 2 + (mark.y - y) ** 2;
 			if (far < least) [best, least] = [i, far];
@@ -62,13 +90,31 @@ const draw_pictures = () => undrawn.splice(0).forEach(picture => picture());
  * Redrawn at the width that it gets, so that text is as large on a phone.
  */
 function figure(picture) {
-	const title = el("h3", { id: picture.id + "-title" }), note = el("p"), drawing = el("div", { class: "drawing" });
-	const numbers = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Numbers of the picture" });
+	const title = el("h3", { id: picture.id + "-title" }),
+		note = el("p"),
+		drawing = el("div", { class: "drawing" });
+	const numbers = el("div", {
+		class: "scroll",
+		tabindex: 0,
+		role: "region",
+		"aria-label": "Numbers of the picture",
+	});
 	const caption = el("figcaption", {}, title, note);
-	let chosen = picture.choices ? picture.choices[0] : null, width = 0, view = null;
+	let chosen = picture.choices ? picture.choices[0] : null,
+		width = 0,
+		view = null;
 	const redraw = () => {
 		const plot = view.draw(width);
-		fill(plot.svg, { role: "img", "aria-labelledby": title.id, "aria-description": "Arrow keys read out its points.", tabindex: 0 }, []);
+		fill(
+			plot.svg,
+			{
+				role: "img",
+				"aria-labelledby": title.id,
+				"aria-description": "Arrow keys read out its points.",
+				tabindex: 0,
+			},
+			[],
+		);
 		drawing.replaceChildren(plot.svg);
 		readable(drawing, plot, width);
 	};
@@ -80,14 +126,24 @@ function figure(picture) {
 		if (width) redraw();
 	};
 	if (picture.choices && picture.choices.length > 1) {
-		caption.append(el("fieldset", { class: "choices", "aria-label": "What to draw" }, picture.choices.map((choice, i) => {
-			const input = el("input", { type: "radio", name: picture.id, checked: i === 0 ? "" : null });
-			input.addEventListener("change", () => {
-				chosen = choice;
-				update();
-			});
-			return el("label", {}, input, choice.name);
-		})));
+		caption.append(
+			el(
+				"fieldset",
+				{ class: "choices", "aria-label": "What to draw" },
+				picture.choices.map((choice, i) => {
+					const input = el("input", {
+						type: "radio",
+						name: picture.id,
+						checked: i === 0 ? "" : null,
+					});
+					input.addEventListener("change", () => {
+						chosen = choice;
+						update();
+					});
+					return el("label", {}, input, choice.name);
+				}),
+			),
+		);
 	}
 	update();
 	const fit = found => {
@@ -97,9 +153,16 @@ function figure(picture) {
 		}
 	};
 	undrawn.push(() => fit(drawing.clientWidth));
-	new ResizeObserver(([entry]) => requestAnimationFrame(() => fit(Math.round(entry.contentRect.width)))).observe(drawing);
-	return el("figure", { id: picture.id, class: picture.wide ? "wide" : null }, caption, drawing,
-		el("details", {}, el("summary", {}, "Numbers"), numbers));
+	new ResizeObserver(([entry]) =>
+		requestAnimationFrame(() => fit(Math.round(entry.contentRect.width))),
+	).observe(drawing);
+	return el(
+		"figure",
+		{ id: picture.id, class: picture.wide ? "wide" : null },
+		caption,
+		drawing,
+		el("details", {}, el("summary", {}, "Numbers"), numbers),
+	);
 }
 
 /* On paper every table is open. */
@@ -107,7 +170,7 @@ function print_tables() {
 	let opened = [];
 	addEventListener("beforeprint", () => {
 		opened = [...document.querySelectorAll("details:not([open])")];
-		opened.forEach(d => d.open = true);
+		opened.forEach(d => (d.open = true));
 	});
-	addEventListener("afterprint", () => opened.forEach(d => d.open = false));
+	addEventListener("afterprint", () => opened.forEach(d => (d.open = false)));
 }
