@@ -48,6 +48,27 @@ def both_stacks_are_listed(pair):
 
 
 @test
+def what_predictions_are_made_from_is_told_with_its_errors(pair):
+    for _ in range(3):
+        same(pair.complete(prompt=SOURCE, max_tokens=6).status, 200)
+    d = pair.ask("GET", "/v1/depths").json()
+    cost = d["cost_model"]
+    same(cost["layers"], {"encoder": 4, "decoder": 3})
+    same(cost["rows"], [1, 2, 4, 8, 12, 16, 32, 64, 128, 512])
+    for table in (cost["layer_ms"]["encoder"], cost["layer_ms"]["decoder"], cost["head_ms"]):
+        assert len(table) == 10 and all(ms > 0 for ms in table), table
+    assert cost["limits"]["max_rows"] >= cost["limits"]["prefill_rows"] > 0, cost["limits"]
+    assert cost["kv_blocks"] > 0 and cost["pace"] > 0 and cost["margin"] >= 1, cost
+    # Each request was a step with a source, and steps without.
+    assert set(d["prediction_error"]["steps"]) == {"decode", "encode"}, d["prediction_error"]
+    text = pair.ask("GET", "/metrics").body.decode()
+    for kind, least in (("decode", 3), ("encode", 3), ("mixed", 0)):
+        found = re.search(r'^fathom_step_prediction_error_ratio_count{phase="%s"} (\d+)$' % kind, text, re.M)
+        assert found and int(found[1]) >= least, kind
+    assert re.search(r"^fathom_machine_pace_ratio [0-9.e-]+$", text, re.M)
+
+
+@test
 def without_measurements_the_pairs_are_the_diagonal(pair):
     pairs = listed_pairs(pair)
     same(sorted(pairs), [(1, 1), (2, 2), (3, 3), (4, 3)])
