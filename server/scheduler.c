@@ -14,6 +14,8 @@ struct scheduler *scheduler_create(const struct scheduler_options *options) {
 	if (!s)
 		return NULL;
 	s->options = *options;
+	if (s->options.backlog_ms <= 0)
+		s->options.backlog_ms = SCHEDULER_BACKLOG_MS;
 	s->main_stack = options->layers[STACK_DECODER] > 0 ? STACK_DECODER : STACK_ENCODER;
 	/* One that waits for places for its next group runs, too. */
 	s->most_running = 2 * options->limits.sequences + 8;
@@ -23,6 +25,7 @@ struct scheduler *scheduler_create(const struct scheduler_options *options) {
 	s->waiting = calloc(waiting + 1, sizeof(struct scheduled *));
 	s->running = calloc(running, sizeof(struct scheduled *));
 	s->due = calloc(waiting + running, sizeof(struct scheduled *));
+	s->slack = calloc(waiting + running, sizeof *s->slack);
 	s->sorted = calloc(running, sizeof(struct scheduled *));
 	s->needs = calloc(running, sizeof *s->needs);
 	s->keys = calloc(running, sizeof *s->keys);
@@ -38,6 +41,7 @@ void scheduler_destroy(struct scheduler *s) {
 	free(s->waiting);
 	free(s->running);
 	free(s->due);
+	free(s->slack);
 	free(s->sorted);
 	free(s->needs);
 	free(s->keys);

@@ -17,8 +17,9 @@
 
 enum {
 	SCHEDULER_PATIENCE_MS =
-	                10000,      /* a request without a budget is due this long after arrival */
-	SCHEDULER_AGING_MS = 10000, /* each such time of waiting makes a request more urgent */
+	                10000,       /* a request without a budget is due this long after arrival */
+	SCHEDULER_AGING_MS = 10000,  /* each such time of waiting makes a request more urgent */
+	SCHEDULER_BACKLOG_MS = 1000, /* see scheduler_options */
 };
 
 /* A request that could join. */
@@ -232,7 +233,8 @@ struct scheduler_options {
 	int most_waiting;       /* requests; more are not taken */
 	int overload_min_depth; /* of the main stack, `auto` without a budget: floor under load, */
 	int overload_max_depth; /* and where it begins; 0: all layers */
-	double backlog_ms; /* of budgetless and lost work beyond which lost requests are refused */
+	double backlog_ms; /* of budgetless and lost work beyond which lost requests are refused; 0:
+	                    * SCHEDULER_BACKLOG_MS */
 	unsigned without;  /* enum scheduler_without */
 	/* Whether the next group of a request has room at `subnet`: places, and blocks of the pool. */
 	bool (*fits)(void *arg, const struct scheduled *r, const struct subnet *subnet);

@@ -4,8 +4,8 @@
  * prompts it has.
  *
  * A running request with t milliseconds and n tokens left needs steps of at most t / n: its pace.
- * Where a step of all takes longer than the tightest pace, those with the loosest pace rest, those
- * without a need first, until it does not. So what is tight gets ahead, and all go on together.
+ * Where a step of all takes longer than the tightest pace, those without a need rest, then those
+ * that are due last, until it does not. So what is tight gets ahead, and all go on together.
  */
 #include <math.h>
 #include <string.h>
@@ -17,6 +17,10 @@
 #define REST_SHARE 3.0 /* of rest for each millisecond that it ran */
 /* What waits without a need is held back so long at most. */
 #define MOST_HOLD_MS 2000.0
+/* A request joins if those due before it have so many times its prompt in hand. */
+#define PROMPT_ROOM 4.0
+/* Nor does it wait for others when no more than so many steps are left before it must begin. */
+#define URGENT 4.0
 enum { LEAST_CHUNK = 8 };
 
 static double lesser(double a, double b) {
@@ -105,7 +109,7 @@ static void find_need(const struct scheduler *s, struct scheduled *r, double now
 		w.steps = 1;
 	double least = least_step_ms(s, r);
 	if (due) {
-		need.left_ms = r->at.due_ms - now_ms - w.prompt_ms;
+		need.left_ms = r->at.due_ms - now_ms - w.prompt_ms - s->last_ms;
 		need.tokens = w.steps;
 	}
 	if (r->tpot_ms > 0)
@@ -132,6 +136,7 @@ void scheduler_sum_up(struct scheduler *s, const struct cost_model *cost, double
 	s->filler_rows = s->filler_layers = 0;
 	s->pace_ms = s->token_ms = INFINITY;
 	s->step_ms = 0;
+	s->due_rows = 0;
 	s->bias = 1;
 	s->summed = true;
 	bool needs = false;
@@ -143,13 +148,17 @@ void scheduler_sum_up(struct scheduler *s, const struct cost_model *cost, double
 		return;
 	s->load.recent_rows = cost->recent_rows;
 	s->load.recent_keys = cost->recent_keys;
-	scheduler_set_rates(cost, s->options.limits.sequences, &s->rates);
+	scheduler_set_rates(cost, s->options.limits.sequences,
+	                0.5 * s->options.layers[STACK_DECODER], &s->rates);
 	for (int i = 0; i < s->n_running; i++) {
 		struct scheduler_need *n = &s->needs[i];
 		find_need(s, s->running[i], now_ms, n);
 		if (no_need(n))
 			continue;
 		needs = true;
+		if (isfinite(n->left_ms))
+			s->due_rows += s->running[i]->progress.rows
+			                + s->running[i]->progress.coming_rows;
 		s->token_ms = lesser(s->token_ms, n->token_ms);
 		s->pace_ms = lesser(s->pace_ms, n->token_ms);
 		if (n->tokens > 0)
@@ -177,47 +186,51 @@ static bool bear(const struct scheduler *s, double ms, double pause_ms) {
 	return true;
 }
 
-/* The loosest pace of those that may rest; 0: none may. */
-static double loosest_pace(const struct scheduler *s) {
-	double loosest = 0;
-	for (int i = 0; i < s->n_running; i++) {
-		const struct scheduler_need *n = &s->needs[i];
-		if (s->running[i]->progress.rows == 0 || isfinite(n->token_ms))
-			continue;
-		double pace = n->tokens > 0 ? n->left_ms / n->tokens : INFINITY;
-		loosest = pace > loosest ? pace : loosest;
-	}
-	return loosest;
+/* Whether those that are due before a request have room for its prompt, and for what it slows down
+ * besides. It need not be in time itself: that was seen to when its depth was chosen. */
+static bool leaves_room(struct scheduler *s, const struct cost_model *cost,
+                const struct scheduled *r, double prompt_ms, double now_ms) {
+	double slack_ms = INFINITY;
+	scheduler_find_slack(s, scheduler_tolerance(cost), now_ms);
+	for (int i = 0; i < s->n_due && s->due[i] != r; i++)
+		slack_ms = s->slack[i];
+	return slack_ms >= PROMPT_ROOM * prompt_ms;
 }
 
 bool scheduler_welcome(struct scheduler *s, const struct cost_model *cost, struct scheduled *r,
                 const struct subnet *subnet, double now_ms) {
-	if (!cost->fitted || s->n_running == 0 || r->texts || isinf(s->pace_ms)
+	if (!cost->fitted || s->n_running == 0 || r->texts
 	                || (s->options.without & SCHEDULER_WITHOUT_HOLD))
+		return true;
+	if (isfinite(r->at.due_ms) && !r->at.lost && s->due_rows > 0
+	                && s->due_rows + r->work.choices > s->rates.enough
+	                && r->at.start_ms - now_ms > URGENT * s->step_ms)
+		return false;
+	if (isinf(s->pace_ms))
 		return true;
 	const struct plan *plan = &subnet->stack[STACK_DECODER];
 	const int depth[STACKS] = { subnet->stack[STACK_ENCODER].depth, plan->depth };
 	struct cost_load load = s->load;
 	struct scheduler_work w;
 	scheduler_work_left(&s->rates, r, depth, &w);
-	load.decode_rows += r->work.choices;
-	load.attended += plan->depth * r->work.choices
-	                * (r->work.longest_prompt + r->work.longest_source) / 1024.0;
-	for (int i = 0; i < plan->depth; i++)
-		load.rows[plan->layers[i]] += r->work.choices;
+	add_rows(subnet, r->work.choices,
+	                (double)r->work.choices * (r->work.longest_prompt + r->work.longest_source),
+	                &load);
 	double after = step_ms(s, cost, &load, NULL, 0) * scheduler_tolerance(cost);
 	if (bear(s, after, w.prompt_ms))
 		return true;
-	bool need = scheduler_budgeted(r) && !r->at.lost;
-	if (need && isfinite(r->at.due_ms) && w.steps > 0) {
-		/* It goes before those that are looser: they can rest. Times per token cannot be
-		 * made up for, so it waits for them as long as it can. */
-		double pace = (r->at.due_ms - now_ms - w.prompt_ms) / w.steps;
-		if (s->token_ms >= after ? pace < loosest_pace(s) : pace < 1.5 * after)
+	if (scheduler_budgeted(r) && !r->at.lost) {
+		/* What is due later can rest for it. A time per token cannot be made up for: such a
+		 * neighbour makes it wait as long as it can. */
+		bool neighbours = s->token_ms >= after;
+		if (isinf(r->at.due_ms))
+			return neighbours;
+		double pace_ms =
+		                (r->at.due_ms - now_ms - w.prompt_ms) / (w.steps > 0 ? w.steps : 1);
+		if (neighbours ? leaves_room(s, cost, r, w.prompt_ms, now_ms)
+		               : pace_ms < 1.5 * after)
 			return true;
 	}
-	if (need && isinf(r->at.due_ms))
-		return s->token_ms >= after;
 	if (r->at.held_ms < 0)
 		r->at.held_ms = now_ms;
 	return now_ms - r->at.held_ms > MOST_HOLD_MS;
@@ -225,14 +238,14 @@ bool scheduler_welcome(struct scheduler *s, const struct cost_model *cost, struc
 
 /* ---- resting ---- */
 
-/* Who must have a row comes first, then by pace. */
+/* Who must have a row comes first, then what is due first, then those without a need. */
 static double key_of(const struct scheduler *s, int i) {
 	const struct scheduler_need *n = &s->needs[i];
 	if (isfinite(n->token_ms))
-		return -1;
-	if (n->tokens > 0 && isfinite(n->left_ms))
-		return n->left_ms / n->tokens;
-	return s->running[i]->at.rested_ms >= MOST_REST_MS ? -1 : INFINITY;
+		return -INFINITY;
+	if (isfinite(n->left_ms))
+		return s->running[i]->at.due_ms;
+	return s->running[i]->at.rested_ms >= MOST_REST_MS ? -INFINITY : INFINITY;
 }
 
 /* Those with rows by key; returns their number. */
@@ -260,14 +273,21 @@ static void load_of(const struct scheduler *s, int n, struct cost_load *ret_load
 		                s->sorted[i]->progress.keys, ret_load);
 }
 
-/* The most of the sorted that the tightest among them bears; at least one that is not `must`. */
-static int most_together(struct scheduler *s, const struct cost_model *cost, int must, int n,
-                double pace_ms) {
+static double pace_of(const struct scheduler_need *n) {
+	return n->tokens > 0 && isfinite(n->left_ms) ? n->left_ms / n->tokens : INFINITY;
+}
+
+/* How many of the sorted can run together, so that the tightest of them bears it; at least one that
+ * is not `must`. */
+static int most_together(struct scheduler *s, const struct cost_model *cost, int must, int n) {
 	int low = must + 1, high = n + 1;
 	double tolerance = scheduler_tolerance(cost);
 	struct cost_load load;
 	while (high - low > 1) {
 		int middle = (low + high) / 2;
+		double pace_ms = INFINITY;
+		for (int i = 0; i < middle; i++)
+			pace_ms = lesser(pace_ms, pace_of(&s->needs[s->sorted[i]->at.index]));
 		load_of(s, middle, &load);
 		if (step_ms(s, cost, &load, NULL, 0) * tolerance <= pace_ms)
 			low = middle;
@@ -277,16 +297,15 @@ static int most_together(struct scheduler *s, const struct cost_model *cost, int
 	return low;
 }
 
-/* Lets the loosest rest; `load` becomes that of the others. */
+/* Lets those that are due last rest; `load` becomes that of the others. */
 static void choose_rests(
                 struct scheduler *s, const struct cost_model *cost, struct cost_load *load) {
 	int n = sort_by_key(s), must = 0;
-	while (must < n && s->keys[must] < 0)
+	while (must < n && s->keys[must] == -INFINITY)
 		must++;
 	if (must == n)
 		return;
-	int run = most_together(s, cost, must, n, s->keys[must]);
-	/* None rests beside others of the same pace: they would take turns. */
+	int run = most_together(s, cost, must, n);
 	for (int i = run; i < n; i++)
 		s->sorted[i]->rests = true;
 	load_of(s, run, load);
@@ -369,6 +388,7 @@ void scheduler_compose(struct scheduler *s, const struct cost_model *cost,
 		action->step_ms = step_ms(s, cost, &load, fed, rows);
 	}
 	count_rest(s, action->step_ms);
+	s->last_ms = action->step_ms;
 	action->order = s->running;
 	action->n_order = s->n_running;
 }

@@ -15,6 +15,8 @@
 #include "server/scheduler_parts.h"
 
 enum { CHUNK_POINT = 8, BUSY_POINT = 6 }; /* of cost_rows: 128 rows of prompts; 32 of answers */
+/* This share of the most tokens a second is enough. */
+#define ENOUGH 0.75
 
 static double greater(double a, double b) {
 	return a > b ? a : b;
@@ -33,8 +35,34 @@ double scheduler_mean_over_step(const struct cost_model *cost) {
 	return mean_over_tables(cost) / (cost->pace > 0 ? cost->pace : 1);
 }
 
-void scheduler_set_rates(
-                const struct cost_model *cost, int sequences, struct scheduler_rates *ret_rates) {
+/* A step of `rows` rows, which need not be whole, at `depth` on average; without attention. */
+static double rows_ms(const struct scheduler_rates *rates, double rows, double depth) {
+	int i = 0;
+	rows = greater(rows, 1);
+	while (i + 2 < COST_POINTS && cost_rows[i + 1] <= rows)
+		i++;
+	double weight = (rows - cost_rows[i]) / (cost_rows[i + 1] - cost_rows[i]);
+	double layer = rates->layer_ms[i] * (1 - weight) + rates->layer_ms[i + 1] * weight;
+	double head = rates->head_ms[i] * (1 - weight) + rates->head_ms[i + 1] * weight;
+	return rates->constant + depth * layer + head + rates->row_ms * rows;
+}
+
+/* The fewest rows that give nearly as many tokens a second as any number of them does, at half of
+ * the layers. Fewer are done sooner at the same rate, and what waits can still choose its depth. */
+static int enough_rows(const struct scheduler_rates *rates, double depth) {
+	double best = 0;
+	int i;
+	for (i = 0; i < COST_POINTS && cost_rows[i] <= rates->sequences; i++)
+		best = greater(best, cost_rows[i] / rows_ms(rates, cost_rows[i], depth));
+	for (i = 0; i < COST_POINTS && cost_rows[i] <= rates->sequences; i++) {
+		if (cost_rows[i] / rows_ms(rates, cost_rows[i], depth) >= ENOUGH * best)
+			break;
+	}
+	return i < COST_POINTS && cost_rows[i] < rates->sequences ? cost_rows[i] : rates->sequences;
+}
+
+void scheduler_set_rates(const struct cost_model *cost, int sequences, double depth,
+                struct scheduler_rates *ret_rates) {
 	struct scheduler_rates *r = ret_rates;
 	double m = mean_over_tables(cost), chunk = cost_rows[CHUNK_POINT] / m;
 	*r = (struct scheduler_rates){ .constant = m * cost->constant_ms,
@@ -51,18 +79,7 @@ void scheduler_set_rates(
 		r->layer_ms[i] = m * cost->layer_ms[STACK_DECODER][i];
 		r->head_ms[i] = m * cost->head_ms[i];
 	}
-}
-
-/* A step of `rows` rows, which need not be whole, at `depth` on average; without attention. */
-static double rows_ms(const struct scheduler_rates *rates, double rows, double depth) {
-	int i = 0;
-	rows = greater(rows, 1);
-	while (i + 2 < COST_POINTS && cost_rows[i + 1] <= rows)
-		i++;
-	double weight = (rows - cost_rows[i]) / (cost_rows[i + 1] - cost_rows[i]);
-	double layer = rates->layer_ms[i] * (1 - weight) + rates->layer_ms[i + 1] * weight;
-	double head = rates->head_ms[i] * (1 - weight) + rates->head_ms[i + 1] * weight;
-	return rates->constant + depth * layer + head + rates->row_ms * rows;
+	r->enough = enough_rows(r, depth);
 }
 
 /* ---- the work of a request ---- */
@@ -156,8 +173,8 @@ static double sum_ms(const struct scheduler *s, const struct scheduler_sum *sum)
 	double ms = sum->other_ms;
 	if (sum->tokens > 0) {
 		double rows = sum->tokens / sum->longest, depth = sum->layers / sum->tokens;
-		if (rows > s->rates.sequences)
-			rows = s->rates.sequences;
+		if (rows > s->rates.enough)
+			rows = s->rates.enough;
 		double steps = sum->tokens / rows, all = rows + s->filler_rows;
 		depth = (depth * rows + s->filler_layers) / all;
 		ms += steps * rows_ms(&s->rates, all, depth);
@@ -173,7 +190,7 @@ static bool counts(const struct scheduler *s, const struct scheduled *r) {
 }
 
 bool scheduler_add_due(const struct scheduler *s, const struct scheduled *r, int level, bool narrow,
-                struct scheduler_sum *sum, double *ret_ms) {
+                struct scheduler_sum *sum, double *ret_ms, double *ret_own_ms) {
 	struct scheduler_work work;
 	int depth[STACKS];
 	if (!counts(s, r))
@@ -183,7 +200,9 @@ bool scheduler_add_due(const struct scheduler *s, const struct scheduled *r, int
 	/* For the first token only the prompt must run. */
 	if (r->at.first_due)
 		work.steps = 1;
-	add(sum, &work, scheduler_alone_ms(&s->rates, &work));
+	double alone_ms = scheduler_alone_ms(&s->rates, &work);
+	*ret_own_ms = work.prompt_ms + work.steps * alone_ms;
+	add(sum, &work, alone_ms);
 	*ret_ms = sum_ms(s, sum);
 	/* Where nobody rests, each step is one of all that run. */
 	if (s->options.without & SCHEDULER_WITHOUT_RESTS)
@@ -210,20 +229,22 @@ double scheduler_together_ms(const struct scheduler *s, int level, bool narrow) 
 }
 
 /* The index among the due of the first that is late; n_due: none. */
-static int first_late(
-                const struct scheduler *s, int level, bool narrow, double margin, double now_ms) {
+static int first_late(const struct scheduler *s, int level, bool narrow, double margin,
+                double reserve, double now_ms) {
 	struct scheduler_sum sum = { 0 };
-	double ms;
+	double ms, own;
 	for (int i = 0; i < s->n_due; i++) {
-		if (scheduler_add_due(s, s->due[i], level, narrow, &sum, &ms)
-		                && ms * margin > s->due[i]->at.due_ms - now_ms)
+		if (scheduler_add_due(s, s->due[i], level, narrow, &sum, &ms, &own)
+		                && ms * margin + reserve * greater(ms - own, 0)
+		                                > s->due[i]->at.due_ms - now_ms)
 			return i;
 	}
 	return s->n_due;
 }
 
-bool scheduler_in_time(struct scheduler *s, int level, bool narrow, double margin, double now_ms) {
-	return first_late(s, level, narrow, margin, now_ms) == s->n_due;
+bool scheduler_in_time(struct scheduler *s, int level, bool narrow, double margin, double reserve,
+                double now_ms) {
+	return first_late(s, level, narrow, margin, reserve, now_ms) == s->n_due;
 }
 
 /* The one to give up of the first `n`: of the least urgent class the one with most work. */
@@ -250,12 +271,24 @@ static struct scheduled *largest(const struct scheduler *s, int n) {
 
 void scheduler_sacrifice(struct scheduler *s, double margin, double now_ms) {
 	int late;
-	while ((late = first_late(s, 1, true, margin, now_ms)) < s->n_due) {
+	while ((late = first_late(s, 1, true, margin, 0, now_ms)) < s->n_due) {
 		struct scheduled *r = largest(s, late + 1);
 		if (!r)
 			return;
 		scheduler_give_up(r, now_ms);
 		if (r->at.running)
 			s->needs[r->at.index] = (struct scheduler_need){ INFINITY, 0, INFINITY };
+	}
+}
+
+void scheduler_find_slack(struct scheduler *s, double margin, double now_ms) {
+	struct scheduler_sum sum = { 0 };
+	double least = INFINITY, ms, own;
+	for (int i = 0; i < s->n_due; i++) {
+		if (scheduler_add_due(s, s->due[i], 1, false, &sum, &ms, &own)) {
+			double slack = (s->due[i]->at.due_ms - now_ms) / margin - ms;
+			least = slack < least ? slack : least;
+		}
+		s->slack[i] = least;
 	}
 }

@@ -4,6 +4,13 @@
 
 #include "server/scheduler_parts.h"
 
+/* Requests are planned with at least so much room for error, and thought late with less. */
+#define LEAST_MARGIN 1.05
+#define LEAST_TOLERANCE 1.03
+/* Beside it, room is kept for what may come, in proportion to what is ahead of a request: where
+ * some come together, more do. An idle server keeps none. */
+#define RESERVE 0.7
+
 bool scheduler_budgeted(const struct scheduled *r) {
 	return r->latency_ms > 0 || r->ttft_ms > 0 || r->tpot_ms > 0;
 }
@@ -17,7 +24,8 @@ double scheduler_margin(const struct cost_model *cost, const struct scheduled *r
 }
 
 double scheduler_tolerance(const struct cost_model *cost) {
-	return 1 + 0.25 * (cost->margin_rescued - 1);
+	double tolerance = 1 + 0.25 * (cost->margin_rescued - 1);
+	return tolerance > LEAST_TOLERANCE ? tolerance : LEAST_TOLERANCE;
 }
 
 /* ---- joining ---- */
@@ -177,12 +185,13 @@ void scheduler_decide(const struct scheduler_terms *terms, const struct cost_mod
 int scheduler_highest_level(
                 struct scheduler *s, const struct cost_model *cost, bool narrow, double now_ms) {
 	int low = 1, high = s->options.layers[s->main_stack];
-	if (scheduler_in_time(s, high, narrow, cost->margin_rescued, now_ms))
+	double margin = cost->margin_rescued > LEAST_MARGIN ? cost->margin_rescued : LEAST_MARGIN;
+	if (scheduler_in_time(s, high, narrow, margin, RESERVE, now_ms))
 		return high;
 	/* Not in time at `high`; at `low` perhaps. */
 	while (high - low > 1) {
 		int middle = (low + high) / 2;
-		if (scheduler_in_time(s, middle, narrow, cost->margin_rescued, now_ms))
+		if (scheduler_in_time(s, middle, narrow, margin, RESERVE, now_ms))
 			low = middle;
 		else
 			high = middle;
@@ -205,11 +214,11 @@ bool scheduler_may_narrow(const struct scheduler *s, const struct scheduled *r) 
 static int level_of_relief(struct scheduler *s, const struct cost_model *cost, double now_ms) {
 	double tolerance = scheduler_tolerance(cost);
 	int level = 0;
-	if (s->n_due > 0 && !scheduler_in_time(s, 1, false, tolerance, now_ms)) {
-		if (!scheduler_in_time(s, 1, true, tolerance, now_ms))
+	if (s->n_due > 0 && !scheduler_in_time(s, 1, false, tolerance, 0, now_ms)) {
+		if (!scheduler_in_time(s, 1, true, tolerance, 0, now_ms))
 			scheduler_sacrifice(s, tolerance, now_ms);
 		/* Those given up may have been all that was late. */
-		if (!scheduler_in_time(s, 1, false, tolerance, now_ms))
+		if (!scheduler_in_time(s, 1, false, tolerance, 0, now_ms))
 			level = scheduler_highest_level(s, cost, true, now_ms);
 	}
 	/* Times per token bind those that cannot rest. */

@@ -88,7 +88,7 @@ void scheduler_place(const struct cost_limits *limits, const struct cost_model *
 		struct scheduler_work low;
 		const int depth[STACKS] = { work.subnet->stack[STACK_ENCODER].depth,
 			work.subnet->stack[STACK_DECODER].depth };
-		scheduler_set_rates(cost, limits->sequences, &rates);
+		scheduler_set_rates(cost, limits->sequences, depth[STACK_DECODER], &rates);
 		scheduler_work_left(&rates, r, depth, &low);
 		at.low_ms = scheduler_busy_ms(&rates, &low);
 	}

@@ -20,6 +20,7 @@ struct scheduler_rates {
 	double prompt_layer, prompt_attention;              /* of a prompt token, one layer */
 	double source_layer, cross_layer, source_attention, class_ms;
 	int sequences; /* most that run side by side */
+	int enough;    /* rows of a step beyond which more of them gain little throughput */
 };
 
 /* What a running request needs, worked out at every boundary. */
@@ -62,6 +63,8 @@ struct scheduler {
 	struct scheduler_need *needs; /* [most_running], of running[i] */
 	/* Rows of those without a need, as far as they cannot rest, and rows times layers. */
 	double filler_rows, filler_layers;
+	int due_rows;    /* of those that are due */
+	double last_ms;  /* of the last step */
 	double step_ms;  /* of all decode rows */
 	double bias;     /* of which over what the chords say; at least 1 */
 	double pace_ms;  /* the tightest need: most that a step may take */
@@ -70,6 +73,7 @@ struct scheduler {
 	int narrow_to;   /* level that the running ones step down to; 0: none */
 
 	/* scratch of [most_running] */
+	double *slack; /* [both] */
 	struct scheduled **sorted;
 	double *keys;
 };
@@ -86,8 +90,9 @@ void scheduler_give_up(struct scheduled *r, double now_ms);
 
 /* ---- scheduler_demand.c ---- */
 
-void scheduler_set_rates(
-                const struct cost_model *cost, int sequences, struct scheduler_rates *ret_rates);
+/* `depth`: a usual one of the decoder. */
+void scheduler_set_rates(const struct cost_model *cost, int sequences, double depth,
+                struct scheduler_rates *ret_rates);
 /* What steps take in the mean over what cost_step_ms says. */
 double scheduler_mean_over_step(const struct cost_model *cost);
 /* What a request still takes at a depth. */
@@ -106,8 +111,12 @@ double scheduler_busy_ms(const struct scheduler_rates *rates, const struct sched
 void scheduler_level_depth(const struct scheduler *s, const struct scheduled *r, int level,
                 int ret_depth[STACKS]);
 /* Whether all that is due is in time if what waits joins at `level`, and, with `narrow`, those that
- * run and may go down to it have done so. */
-bool scheduler_in_time(struct scheduler *s, int level, bool narrow, double margin, double now_ms);
+ * run and may go down to it have done so. All times count `margin` times, and what others add to a
+ * request's own time `reserve` times more. */
+bool scheduler_in_time(struct scheduler *s, int level, bool narrow, double margin, double reserve,
+                double now_ms);
+/* slack[i] becomes the least that those due up to due[i] have in hand. */
+void scheduler_find_slack(struct scheduler *s, double margin, double now_ms);
 /* Gives up budgets, the largest first, until the others are in time at the lowest level. */
 void scheduler_sacrifice(struct scheduler *s, double margin, double now_ms);
 
@@ -117,9 +126,10 @@ struct scheduler_sum {
 	double other_ms;                /* prompts and attention */
 	double chain_ms;                /* the longest of them alone */
 };
-/* Adds one, with `narrow` as above; false if it is not due at all. *ret_ms: what all take. */
+/* Adds one, with `narrow` as below; false if it is not due at all. *ret_ms: what all take;
+ * *ret_own_ms: what it would take alone. */
 bool scheduler_add_due(const struct scheduler *s, const struct scheduled *r, int level, bool narrow,
-                struct scheduler_sum *sum, double *ret_ms);
+                struct scheduler_sum *sum, double *ret_ms, double *ret_own_ms);
 /* Milliseconds of a step of all that runs, at a level as above. */
 double scheduler_together_ms(const struct scheduler *s, int level, bool narrow);
 

@@ -38,8 +38,8 @@ static void draw_curve(const struct scheduler *s, struct scheduler_view *view) {
 	struct scheduler_sum sum = { 0 };
 	int most = (s->n_due + SCHEDULER_KNOTS - 1) / SCHEDULER_KNOTS, in_knot = most;
 	for (int i = 0; i < s->n_due; i++) {
-		double work_ms;
-		if (!scheduler_add_due(s, s->due[i], 1, true, &sum, &work_ms))
+		double work_ms, own_ms;
+		if (!scheduler_add_due(s, s->due[i], 1, true, &sum, &work_ms, &own_ms))
 			continue;
 		if (in_knot == most) {
 			view->knots[view->n_knots++].due_ms = s->due[i]->at.due_ms;
