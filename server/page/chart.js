@@ -3,7 +3,7 @@
  * milliseconds of the whole answer, of /v1/plan for the question as it stands. */
 
 const MOST_DOTS = 60;
-const chart = { dots: [], lines: [], asked: "" };
+const chart = { dots: [], lines: [], asked: "", run: 0 };
 
 /* For two stacks the chart's depth is the decoder's, and there is a line for each of three encoder depths. */
 const chartDepth = depth => depth.at(-1);
@@ -13,7 +13,7 @@ function chartLane(lane) {
 	const t = lane.times, y = t && (perToken() ? t.per : t.total_ms);
 	if (!y || lane.problem) return;
 	const depth = toDepth(lane.used.used);
-	chart.dots = [...chart.dots, { depth, x: chartDepth(depth), y, auto: lane.auto }].slice(-MOST_DOTS);
+	chart.dots = [...chart.dots, { depth, x: chartDepth(depth), y, auto: lane.auto, run: chart.run }].slice(-MOST_DOTS);
 }
 
 /* ---- the server's own line ---- */
@@ -87,7 +87,7 @@ function ticks(most) {
 const pathOf = points => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
 
 function frameOf(width) {
-	const box = { width, height: 240, left: 44, right: qualityLine().length ? 48 : 14, top: 12, bottom: 34 };
+	const box = { width, height: 280, left: 44, right: qualityLine().length ? 48 : 14, top: 12, bottom: 34 };
 	const most = 1.1 * Math.max(1e-6, ...chart.lines.flatMap(line => line.points.map(p => p.y)), ...chart.dots.map(dot => dot.y));
 	const layers = model.stacks.at(-1).layers;
 	box.x = depth => box.left + (depth - 0.5) / layers * (width - box.left - box.right);
@@ -126,20 +126,23 @@ function qualityNodes(box) {
 }
 
 function lineNodes(box) {
+	let above = -Infinity; // names that would touch are left out
 	return chart.lines.flatMap(({ name, share, points }) => {
 		const path = drawing("path", { class: "cost", d: pathOf(points.map(p => [box.x(p.x), box.y(p.y)])) });
 		path.style.setProperty("--share", share);
-		const end = points.at(-1);
-		return [path, drawing("text", { class: "line-name", "text-anchor": "end", x: box.x(end.x) - 4, y: box.y(end.y) - 6 }, name)];
+		const y = box.y(points.at(-1).y) - 6;
+		if (!name || y - above < 12) return [path];
+		above = y;
+		return [path, drawing("text", { "text-anchor": "end", x: box.x(points.at(-1).x) - 4, y }, name)];
 	});
 }
 
 function dotNodes(box) {
-	return chart.dots.map(({ depth, x, y, auto }, i) => {
+	return chart.dots.map(({ depth, x, y, auto, run }) => {
 		const title = drawing("title", {}, `${depthText(depth)} layers${auto ? " (auto)" : ""}: ${millis(y)}`);
 		const dot = drawing("circle", { class: auto ? "dot auto-dot" : "dot", cx: box.x(x), cy: box.y(y), r: 5 }, title);
 		dot.style.setProperty("--share", `${Math.round(100 * shareOf(depth))}%`);
-		dot.style.opacity = 0.25 + 0.75 * ((i + 1) / chart.dots.length) ** 2;
+		dot.style.opacity = Math.max(0.2, 0.8 ** (chart.run - run)); // older runs fade
 		return dot;
 	});
 }

@@ -22,8 +22,9 @@ function drawing(tag, attributes, ...children) {
 	return node;
 }
 
-/* Three significant digits, without an exponent. */
+/* About three significant digits, without an exponent. */
 function digits(value) {
+	if (value === 0) return "0";
 	if (value === undefined || value === null || !isFinite(value)) return "–";
 	const places = value >= 100 ? 0 : value >= 10 ? 1 : value >= 0.0995 ? 2 : 3;
 	return value.toFixed(places);

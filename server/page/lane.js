@@ -1,7 +1,7 @@
 /* A lane: one depth (or the server's choice), the layers that it runs, its answer and its milliseconds. */
 
 const REASONS = {
-	explicit: "asked for", default: "the server's default", budget: "chosen for the budget",
+	explicit: "as asked", default: "the server's default", budget: "chosen for the budget",
 	overload: "made shallower, as the server is overloaded",
 };
 
@@ -96,7 +96,7 @@ class Lane {
 
 	drawReason(plan) {
 		let text = "";
-		if (plan && this.used) text = `${plan.rule}, ${REASONS[plan.reason] ?? plan.reason}`;
+		if (plan && this.used) text = `${plan.rule} plan, ${REASONS[plan.reason] ?? plan.reason}`;
 		else if (this.foreseen) text = `${millis(this.foreseen.predicted_ms)} predicted`;
 		for (const change of plan?.changes ?? [])
 			text += `; ${depthText(toDepth(change.used))} from token ${change.at_token} on`;
@@ -189,11 +189,17 @@ class Lane {
 		this.drawFigures();
 	}
 
+	/* Tokens of the answer; of several hypotheses, the longest one's, as they are searched at once. */
+	get made() {
+		const searched = (this.answer?.choices ?? []).map(choice => choice.logprobs?.tokens.length ?? 0);
+		return Math.max(0, ...searched) || this.usage?.completion_tokens || this.pieces.length;
+	}
+
 	/* Figures that the answer implies; null before it is complete. */
 	get times() {
 		const t = this.timings;
 		if (!t) return null;
-		const made = this.usage?.completion_tokens || this.pieces.length;
+		const made = this.made;
 		const first = t.queue_ms + t.prefill_ms;
 		return { ...t, first, made, per: made > 1 ? t.decode_ms / (made - 1) : null };
 	}

@@ -2,7 +2,7 @@
  * Both only while the page is visible. */
 
 const IDLE_MS = 2500, BUSY_MS = 1000, SAMPLES = 90;
-const LOAD_MS = 60000, CONNECTIONS = 2; // a browser has six connections to a server; the lanes need some
+const LOAD_MS = 60000, RAMP_MS = 15000, CONNECTIONS = 2; // a browser has six connections to a server; the lanes need some
 const watch = { timer: 0, last: null, history: [] };
 const load = { stop: null, sent: 0 };
 const isLoading = () => load.stop !== null;
@@ -124,9 +124,12 @@ function loadQuestion(texts) {
 	return path === "v1/completions" ? { path, body: { ...rest, prompt: many, cache_prompt: false } } : { path, body: { ...rest, input: many } };
 }
 
+/* The load grows to its full size, so that depth can be seen to follow. */
 async function loadWorker(signal, texts) {
+	const start = performance.now();
 	while (!signal.aborted) {
-		const { path, body } = loadQuestion(texts);
+		const grown = Math.min(1, (performance.now() - start) / RAMP_MS);
+		const { path, body } = loadQuestion(Math.max(1, Math.ceil(texts * grown)));
 		try {
 			await (await post(path, body, signal)).arrayBuffer();
 		} catch (error) {
@@ -153,7 +156,7 @@ function startLoad() {
 		clearTimeout(timer);
 		controller.abort();
 	};
-	$("load-said").textContent = "Automatic lanes now choose with less room; explicit ones keep their depth and wait longer.";
+	$("load-said").textContent = "Growing for 15 seconds. Automatic lanes choose with less room; explicit ones keep their depth and take longer.";
 	say("The load began.");
 	for (let i = 0; i < Math.min(CONNECTIONS, texts); i++)
 		loadWorker(controller.signal, Math.ceil((texts - i) / CONNECTIONS));

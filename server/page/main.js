@@ -5,7 +5,7 @@ const MOST_LANES = 5;
 /* ---- the form ---- */
 
 const EXAMPLES = {
-	"decoder": "The old lighthouse",
+	"decoder": "Tom said that",
 	"fill-mask": () => `The old ${model.mask} stood by the sea.`,
 	"classify": "A warm and funny film that never loses its way.",
 	"embeddings": "The children are playing in the garden.",
@@ -36,7 +36,7 @@ function arrange() {
 	$("head").replaceChildren(...model.heads.map(head => new Option(head.name)));
 	$("most-field").hidden = isEncoder();
 	$("beams-field").hidden = !isPair();
-	$("heat-field").hidden = $("seed-field").hidden = model.kind !== "decoder";
+	for (const id of ["heat-field", "seed-field", "even-length-field"]) $(id).hidden = model.kind !== "decoder";
 	$("slow-field").hidden = isEncoder();
 	arrangeTask();
 }
@@ -136,7 +136,7 @@ async function begin() {
 
 function start() {
 	begin().catch(error => {
-		complain(error.status === 401 ? "" : error.message);
+		complain(error.status === 401 && !sessionStorage.getItem("fathom-key") ? "" : error.message);
 		if (error.status === 503) setTimeout(start, 2000); // the model is still loading
 	});
 }

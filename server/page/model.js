@@ -82,6 +82,7 @@ function completion() {
 		if (beams > 1) Object.assign(body, { n: Math.min(3, beams), logprobs: 0 });
 	} else {
 		body.seed = number("seed", 0);
+		body.ignore_eos = $("even-length").checked;
 		if ($("heat").value !== "") body.temperature = Number($("heat").value);
 	}
 	if (isStreamed()) Object.assign(body, { stream: true, stream_options: { include_usage: true } });

@@ -100,6 +100,7 @@ async function runAll(quiet = false) {
 	clearTimeout(release);
 	if (screen.held && lanes.some(lane => lane.times)) await replay(controller.signal);
 	showAll();
+	chart.run++;
 	lanes.forEach(chartLane);
 	setRunning(null);
 	drawChart();

@@ -60,7 +60,7 @@ test("one_click_completes_every_lane_with_its_milliseconds", async ({ lm }) => {
       const lane = lanesOf(page).nth(i);
       assert.match(await textOf(lane), /^Tom said that.{40}/s);
       assert.match(await lane.locator(".total").innerText(), /^[\d.]+$/);
-      assert.match(await lane.locator(".parts").innerText(), /queue.*first token.*per token.*tokens 64.*predicted/s);
+      assert.match(await lane.locator(".parts").innerText(), /queue.*first token.*per token.*tokens\s*64.*predicted/s);
       assert.match(await lane.locator(".verdict").innerText(), /(within|over) [\d.]+ ms/);
     }
     assert.equal(await page.locator("#chart .dot").count(), 4);
@@ -100,7 +100,7 @@ test("text_grows_as_it_streams", async ({ lm }) => {
 });
 
 test("quick_answers_are_replayed_in_slow_motion", async ({ lm }) => {
-  await openPage(lm, {}, async (page) => {
+  await openPage(lm, { reducedMotion: "no-preference" }, async (page) => {
     await ready(page);
     await watchLengths(page);
     await page.click("#run");
@@ -112,7 +112,7 @@ test("quick_answers_are_replayed_in_slow_motion", async ({ lm }) => {
 });
 
 test("reduced_motion_shows_answers_at_once", async ({ lm }) => {
-  await openPage(lm, { reducedMotion: "reduce" }, async (page) => {
+  await openPage(lm, {}, async (page) => {
     await ready(page);
     await page.evaluate(() => {
       window.paces = [];
@@ -194,7 +194,7 @@ test("a_change_of_depth_shows_in_the_strip_and_in_the_text", async ({ lm }) => {
     assert.equal(await lane.locator(".strip .dropped").count(), 2);
     assert.match(await textOf(lane), /one two\s*▾ 2 layers\s*three/);
     assert.match(await lane.locator(".reason").innerText(), /2 from token 2 on/);
-    assert.match(await lane.locator(".parts").innerText(), /per token 1\.50 ms.*predicted 5\.00 ms \(\+20 %\)/s);
+    assert.match(await lane.locator(".parts").innerText(), /per token\s*1\.50 ms.*predicted\s*5\.00 ms \(\+20 %\)/s);
   });
 });
 
@@ -232,7 +232,7 @@ test("a_server_that_is_gone_is_a_sentence", async ({ lm }) => {
   });
 });
 
-test("the_keyboard_alone_runs_stops_and_moves_depth", async ({ lm }) => {
+test("the_keyboard_alone_runs_and_moves_depth", async ({ lm }) => {
   await openPage(lm, {}, async (page) => {
     await ready(page);
     await page.keyboard.press("Tab");
@@ -240,11 +240,7 @@ test("the_keyboard_alone_runs_stops_and_moves_depth", async ({ lm }) => {
     await page.keyboard.press("Control+A");
     await page.keyboard.type("The ship");
     await page.keyboard.press("Control+Enter");
-    await page.waitForFunction(() => !document.getElementById("stop").disabled);
-    await page.keyboard.press("Escape");
     await complete(page);
-    await page.keyboard.press("Control+Enter");
-    await page.waitForFunction(() => document.getElementById("said").textContent.startsWith("Full: ") && !document.getElementById("run").disabled);
     assert.match(await textOf(lanesOf(page).first()), /^The ship/);
     for (let i = 0; i < 30; i++) {
       await page.keyboard.press("Tab");
@@ -254,6 +250,18 @@ test("the_keyboard_alone_runs_stops_and_moves_depth", async ({ lm }) => {
     assert.equal((await layersOn(lanesOf(page).first())).length, 11);
     const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
     assert.equal(outline, "solid", "the focus is visible");
+  });
+});
+
+test("escape_stops_what_runs", async ({ lm }) => {
+  await openPage(lm, { mayComplain: true }, async (page) => {
+    await ready(page);
+    await page.route("**/v1/completions", () => {}); // never answered
+    await page.keyboard.press("Control+Enter");
+    await page.waitForFunction(() => !document.getElementById("stop").disabled);
+    await page.keyboard.press("Escape");
+    await complete(page);
+    assert.deepEqual(await page.locator(".lane .problem").allTextContents(), Array(4).fill("Stopped."));
   });
 });
 
@@ -286,7 +294,7 @@ test("a_key_is_asked_for_used_and_kept_in_the_tab_only", async ({ locked }) => {
     assert.equal(await page.evaluate(() => document.activeElement.id), "key");
     await page.keyboard.type("wrong");
     await page.keyboard.press("Enter");
-    await page.waitForFunction(() => document.getElementById("problem").textContent);
+    await page.waitForFunction(() => /key/i.test(document.getElementById("problem").textContent));
     await page.fill("#key", KEY);
     await page.keyboard.press("Enter");
     await ready(page);
@@ -312,7 +320,7 @@ test("a_translation_has_two_sliders_and_its_beams_side_by_side", async ({ transl
     for (let i = 0; i < 4; i++) {
       const items = await lanesOf(page).nth(i).locator(".beams li").allTextContents();
       assert.equal(items.length, 3);
-      assert.match(items[0], /I .* −?-?\d\.\d\d$/);
+      assert.match(items[0], i < 2 ? /^I .* -\d\.\d\d$/ : / -\d\.\d\d$/); // shallow ones may write anything
     }
   });
 });

@@ -46,11 +46,12 @@ export async function stopServer({ server }) {
 }
 
 // Opens the page, uses it, and holds that it asked no other host and had nothing to say in the console.
-// `mayComplain`: refused requests are part of the test, and browsers log each.
+// `mayComplain`: refused requests are part of the test, and browsers log each. Without `reducedMotion` "no-preference"
+// nothing is replayed in slow motion, which would take most of the time.
 export async function openPage(server, options, use) {
   const { width = 1280, mayComplain = false, shot, ...context } = options;
   browser ??= await playwright.launch({ executablePath: CHROMIUM, args: FLAGS });
-  const view = await browser.newContext({ viewport: { width, height: 844 }, ...context });
+  const view = await browser.newContext({ viewport: { width, height: 844 }, reducedMotion: "reduce", ...context });
   const page = await view.newPage(), said = [], strangers = [];
   page.setDefaultTimeout(PATIENCE);
   page.on("console", (message) => {
@@ -65,6 +66,9 @@ export async function openPage(server, options, use) {
     if (shot && process.env.TEST_SHOTS) await page.screenshot({ path: join(process.env.TEST_SHOTS, `${shot}.png`), fullPage: true });
     assert.deepEqual(said, []);
     assert.deepEqual(strangers, []);
+  } catch (error) {
+    error.stack += `\nconsole: ${JSON.stringify(said)}\npage: ${await page.locator("body").innerText({ timeout: 5000 }).catch(String)}`;
+    throw error;
   } finally {
     await view.close();
   }
