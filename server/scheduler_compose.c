@@ -197,6 +197,13 @@ static bool leaves_room(struct scheduler *s, const struct cost_model *cost,
 	return slack_ms >= PROMPT_ROOM * prompt_ms;
 }
 
+/* Whether a request has been held back as long as it may. */
+static bool held_enough(struct scheduled *r, double now_ms) {
+	if (r->at.held_ms < 0)
+		r->at.held_ms = now_ms;
+	return now_ms - r->at.held_ms > MOST_HOLD_MS;
+}
+
 bool scheduler_welcome(struct scheduler *s, const struct cost_model *cost, struct scheduled *r,
                 const struct subnet *subnet, double now_ms) {
 	if (!cost->fitted || s->n_running == 0 || r->texts
@@ -206,6 +213,9 @@ bool scheduler_welcome(struct scheduler *s, const struct cost_model *cost, struc
 	                && s->due_rows + r->work.choices > s->rates.enough
 	                && r->at.start_ms - now_ms > URGENT * s->step_ms)
 		return false;
+	bool filler = !scheduler_budgeted(r) || r->at.lost;
+	if (filler && s->n_due > 0 && s->load.decode_rows + r->work.choices > s->rates.enough)
+		return held_enough(r, now_ms);
 	if (isinf(s->pace_ms))
 		return true;
 	const struct plan *plan = &subnet->stack[STACK_DECODER];
@@ -219,7 +229,7 @@ bool scheduler_welcome(struct scheduler *s, const struct cost_model *cost, struc
 	double after = step_ms(s, cost, &load, NULL, 0) * scheduler_tolerance(cost);
 	if (bear(s, after, w.prompt_ms))
 		return true;
-	if (scheduler_budgeted(r) && !r->at.lost) {
+	if (!filler) {
 		/* What is due later can rest for it. A time per token cannot be made up for: such a
 		 * neighbour makes it wait as long as it can. */
 		bool neighbours = s->token_ms >= after;
@@ -231,9 +241,7 @@ bool scheduler_welcome(struct scheduler *s, const struct cost_model *cost, struc
 		               : pace_ms < 1.5 * after)
 			return true;
 	}
-	if (r->at.held_ms < 0)
-		r->at.held_ms = now_ms;
-	return now_ms - r->at.held_ms > MOST_HOLD_MS;
+	return held_enough(r, now_ms);
 }
 
 /* ---- resting ---- */
