@@ -161,8 +161,9 @@ static double expected_ms(const struct cost_model *cost, double table_ms) {
 }
 
 /* `load` as it will be in the mean: with those who are expected, if they are more than run now, like
- * those that run, else like the newcomer; and no one's past is shorter than it usually is. */
-static void expect(const struct cost_load *load, const struct subnet *subnet, int own_rows,
+ * those that run, else like the newcomer; and no one's past is shorter than it usually is.
+ * Returns how many rows are expected. */
+static int expect(const struct cost_load *load, const struct subnet *subnet, int own_rows,
                 struct cost_load *ret_load) {
 	const struct plan *plan = &subnet->stack[STACK_DECODER];
 	int others = load->decode_rows;
@@ -178,15 +179,19 @@ static void expect(const struct cost_load *load, const struct subnet *subnet, in
 		ret_load->attended += factor * load->attended;
 	}
 	ret_load->attended = fmax(ret_load->attended, ret_load->decode_rows * load->recent_keys);
+	return more > 0 ? more : 0;
 }
 
-/* One token of `rows` answers beside all others, and what the prompts of others add. */
+/* One token of `rows` answers beside all others, and what the prompts of others add; and what those
+ * who are expected read first. */
 static double token_ms(const struct cost_model *cost, const struct cost_load *load,
-                const struct cost_work *work, int rows) {
+                const struct cost_work *work, int rows, double *ret_prompts_ms) {
 	double keys = work->longest_prompt + 0.5 * work->output_tokens + work->longest_source;
 	struct share share = { .rows = rows, .logit_rows = rows, .attended = rows * keys / 1024 };
 	struct cost_load expected;
-	expect(load, work->subnet, rows, &expected);
+	int coming = expect(load, work->subnet, rows, &expected);
+	/* Their requests have as many rows as this one. */
+	*ret_prompts_ms = cost->recent_prompt_ms * coming / rows;
 	return shared_step(cost, &expected, work->subnet, &share)
 	                + cost->interference_ms * expected.decode_rows;
 }
@@ -210,9 +215,10 @@ void cost_predict(const struct cost_model *cost, const struct cost_limits *limit
 		if (rows < 1)
 			rows = 1;
 		int waves = ceil_div(work->choices, rows);
-		double token = token_ms(cost, load, work, rows);
+		double prompts, token = token_ms(cost, load, work, rows, &prompts);
 		double further = (double)work->output_tokens * waves - 1;
-		t.total_ms = expected_ms(cost, first + token * further);
+		prompts = further > 0 ? prompts : 0;
+		t.total_ms = expected_ms(cost, first + prompts + token * further);
 		t.token_ms = further > 0 ? (t.total_ms - t.first_ms) / further
 		                         : expected_ms(cost, token);
 	}

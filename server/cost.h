@@ -52,6 +52,7 @@ struct cost_model {
 	double interference_ms; /* what others' prompts add to a step, for each row of theirs */
 	double recent_rows;     /* of running answers, in the mean of the last steps */
 	double recent_keys;     /* that such a row attends to, in cost_step's unit */
+	double recent_prompt_ms; /* of what an answer reads before it begins, by the tables */
 	double margin; /* predictions are multiplied by this; learnt from their own errors; >= 1 */
 	double margin_rescued; /* the same for requests that may step down when they fall behind */
 	double error_p50, error_p95;              /* of |actual / predicted - 1|, recent requests */
@@ -217,6 +218,7 @@ struct cost_learner {
 	double typical[COST_KINDS]; /* a running median of errors, beyond which they count as it */
 	double actual_ms, table_ms, paced_ms;     /* sums that fade: mean_ratio, jitter */
 	double extra_ms, rows;                    /* the same of interference_ms */
+	double prompts_ms, begun;                 /* the same of recent_prompt_ms */
 	double recent_rows, recent_keys, step_ms; /* means of some steps, as of the last one */
 	struct cost_window errors[COST_KINDS];
 };

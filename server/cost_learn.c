@@ -28,6 +28,7 @@ enum { PACE_FEW = 3 }; /* the fewest that make a median */
 #define MEAN_MOST 3.0      /* times the prediction: what one step counts at most */
 #define OTHERS_STEPS 256.0 /* their prompts, and how far their answers are */
 #define RECENT_STEPS 16.0  /* how many they are */
+#define PROMPT_STEPS 32.0
 /* The share that the constant, which may have been fitted as nothing, moves with at least. */
 #define CONSTANT_SHARE 0.05
 
@@ -206,24 +207,42 @@ static void count_error(struct cost_window *w, double error, struct cost_error *
 
 /* ---- sums ---- */
 
-/* What others' prompts add to the running answers' steps: counted by the tables, so that no hiccup
- * counts. */
+/* A step's prompts, by the tables, so that no hiccup counts. */
+static double prompts_ms(
+                const struct cost_model *cost, const struct cost_step *step, double table_ms) {
+	if (step->decode_rows == step->rows)
+		return 0;
+	if (step->decode_rows == 0)
+		return table_ms;
+	struct cost_step alone = { .layers = { 0, step->layers[STACK_DECODER] },
+		.row_count = { NULL, step->decode_count },
+		.rows = step->decode_rows,
+		.logit_rows = step->decode_rows,
+		.attended = step->attended };
+	double ms = table_ms - cost_tables_ms(cost, &alone);
+	return ms > 0 ? ms : 0;
+}
+
+/* What others' prompts add to the running answers' steps, and what a prompt takes. */
 static void learn_interference(struct cost_learner *learner, struct cost_model *cost,
                 const struct cost_step *step, double table_ms) {
-	if (step->decode_rows <= 0 || !step->decode_count)
+	if (step->decode_rows > 0 && !step->decode_count)
 		return;
-	double extra = 0, fade = 1 - 1 / OTHERS_STEPS;
-	if (step->decode_rows < step->rows) {
-		struct cost_step alone = { .layers = { 0, step->layers[STACK_DECODER] },
-			.row_count = { NULL, step->decode_count },
-			.rows = step->decode_rows,
-			.logit_rows = step->decode_rows,
-			.attended = step->attended };
-		extra = table_ms - cost_tables_ms(cost, &alone);
+	double ms = prompts_ms(cost, step, table_ms);
+	if (step->decode_rows > 0) {
+		double fade = 1 - 1 / OTHERS_STEPS;
+		learner->extra_ms = fade * learner->extra_ms + ms;
+		learner->rows = fade * learner->rows + step->decode_rows;
+		cost->interference_ms = learner->extra_ms / learner->rows;
 	}
-	learner->extra_ms = fade * learner->extra_ms + (extra > 0 ? extra : 0);
-	learner->rows = fade * learner->rows + step->decode_rows;
-	cost->interference_ms = learner->extra_ms / learner->rows;
+	if (ms > 0) {
+		double fade = 1 - 1 / PROMPT_STEPS;
+		int begun = step->logit_rows - step->decode_rows;
+		learner->prompts_ms = fade * learner->prompts_ms + ms;
+		learner->begun = fade * learner->begun + (begun > 0 ? begun : 0);
+		cost->recent_prompt_ms =
+		                learner->begun >= 1 ? learner->prompts_ms / learner->begun : 0;
+	}
 }
 
 static void learn_mean(struct cost_learner *learner, struct cost_model *cost, double table_ms,

@@ -416,7 +416,7 @@ TEST(clients_that_come_and_go_together_are_predicted) {
 	static struct loop loop;
 	double p50, p95;
 	/* When the first of them asks, nobody else runs. */
-	loop = (struct loop){ .clients = 8, .prompt = 16, .gap = 2 };
+	loop = (struct loop){ .clients = 8, .prompt = 48, .gap = 2 };
 	run_loop(&loop, 64, 64, &p50, &p95);
 	CHECK(p50 < 0.05 && p95 < 0.15);
 }
