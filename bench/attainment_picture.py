@@ -91,7 +91,7 @@ class Panel:
         if oracle and self.low < oracle["depth"] < self.high:
             self.dot(oracle["depth"], oracle["share"], 6, "ring")
         self.dot(auto["depth"], auto["share"], 6.5, "dot")
-        self.text(x, y - 12, f"fathom: {percent(auto['share'], 1)} at {auto['depth']:.1f} layers", "ours", "end" if x > (self.x0 + self.x1) / 2 else "start")
+        self.text(self.x1, self.y0 - 16, f"fathom: {percent(auto['share'], 1)} at {auto['depth']:.1f} layers", "ours", "end")
 
     def draw(self):
         self.frame()
