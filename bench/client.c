@@ -61,7 +61,7 @@ int client_in_flight(const struct client *client) {
 /* ---- exchanges ------------------------------------------------------------------------------- */
 
 void client_exchange_init(struct client_exchange *x) {
-	*x = (struct client_exchange){ .retry_after_s = -1 };
+	*x = (struct client_exchange){ 0 };
 }
 
 void client_exchange_finish(struct client_exchange *x) {
@@ -124,13 +124,9 @@ static enum client_failure failure_of(CURLcode code) {
 /* One that libcurl is done with. */
 static void end(struct client_exchange *x, CURLcode code) {
 	long status = 0;
-	curl_off_t after = 0;
 	CURL *easy = x->handle;
 	curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
 	x->status = (int)status;
-	/* libcurl says 0 both for a header that says so and for none. */
-	if (curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &after) == CURLE_OK && after > 0)
-		x->retry_after_s = (double)after;
 	if (code != CURLE_OK)
 		snprintf(x->why, sizeof x->why, "%s", curl_easy_strerror(code));
 	if (leave(x) && x->on_end)
@@ -210,7 +206,6 @@ bool client_send(struct client *client, struct client_exchange *x, const char *p
 		curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
 	}
 	x->status = 0;
-	x->retry_after_s = -1;
 	x->why[0] = '\0';
 	enter(client, x);
 	x->sent_ms = client_now_ms();
@@ -396,6 +391,16 @@ static bool start_loop(struct client *client) {
 	                && uv_signal_start(&client->terminate, on_interrupt, SIGTERM) == 0;
 }
 
+/* The URL that paths of routes go behind, also where it was given as SDKs take it. */
+static void copy_base(char url[URL_SIZE], const char *given) {
+	snprintf(url, URL_SIZE, "%s", given);
+	size_t len = strlen(url);
+	while (len > 0 && url[len - 1] == '/')
+		url[--len] = '\0';
+	if (len > 3 && strcmp(url + len - 3, "/v1") == 0)
+		url[len - 3] = '\0';
+}
+
 struct client *client_create(const struct client_options *options, char *err, size_t errlen) {
 	struct client *client = calloc(1, sizeof *client);
 	snprintf(err, errlen, "the client could not be started: memory or descriptors ran out");
@@ -404,7 +409,7 @@ struct client *client_create(const struct client_options *options, char *err, si
 		return NULL;
 	}
 	const long connections = most_connections(options->connections);
-	snprintf(client->url, sizeof client->url, "%s", options->url);
+	copy_base(client->url, options->url);
 	client->timeout_ms = options->timeout_ms;
 	client->insecure = options->insecure;
 	client->multi = curl_multi_init();

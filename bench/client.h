@@ -19,7 +19,7 @@ struct client;
 struct client_exchange;
 
 struct client_options {
-	const char *url;     /* "http://127.0.0.1:8080", without a path of a route */
+	const char *url;     /* "http://127.0.0.1:8080"; a "/" or "/v1" at its end is left out */
 	const char *api_key; /* NULL: none */
 	int connections;     /* at most; further requests wait for one */
 	double timeout_ms;   /* of a request */
@@ -48,7 +48,6 @@ struct client_exchange {
 	/* Called once, at the end; the exchange may be sent again from here. */
 	void (*on_end)(struct client_exchange *x, enum client_failure failure);
 	int status;            /* HTTP; 0 before the head came */
-	double retry_after_s;  /* < 0: not said */
 	double sent_ms;        /* when it was handed to the connection's queue */
 	char why[128];         /* of a failure */
 	struct client *client; /* the client's own from here on */

@@ -22,7 +22,7 @@ void client_destroy(struct client *client) {
 }
 
 void client_exchange_init(struct client_exchange *x) {
-	*x = (struct client_exchange){ .retry_after_s = -1 };
+	*x = (struct client_exchange){ 0 };
 }
 
 void client_exchange_finish(struct client_exchange *x) {

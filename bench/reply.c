@@ -21,8 +21,8 @@ void reply_begin(struct reply *r, bool stream) {
 		.completion_tokens = -1,
 		.queue_ms = -1,
 		.predicted_ms = -1,
-		.met = -1,
-		.retry_after_s = -1 };
+		.total_ms = -1,
+		.met = -1 };
 	*r = fresh;
 	r->sse.on_event = on_event;
 	r->sse.arg = r;
@@ -73,6 +73,7 @@ static void read_timings(struct reply *r, const struct doc *timings) {
 	bool met;
 	doc_as_number(doc_get(timings, "queue_ms"), &r->queue_ms);
 	doc_as_number(doc_get(timings, "predicted_ms"), &r->predicted_ms);
+	doc_as_number(doc_get(timings, "total_ms"), &r->total_ms);
 	if (doc_as_bool(doc_get(timings, "budget_met"), &met))
 		r->met = met;
 }

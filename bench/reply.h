@@ -28,12 +28,11 @@ struct reply {
 	bool finished;         /* a finish reason, or the whole answer of a route that has none */
 	bool cut;              /* by a deadline or a budget */
 	char code[REPLY_CODE]; /* of an error; "": none */
-	double queue_ms, predicted_ms; /* < 0: not said */
-	int met;                       /* what the server says of the budget: -1, 0, 1 */
+	double queue_ms, predicted_ms, total_ms; /* < 0: not said */
+	int met;                                 /* what the server says of the budget: -1, 0, 1 */
 	int encoder, depth; /* layers when it joined; encoder 0: no pair; depth 0: not said */
 	int n_changes;      /* steps down: */
 	int at_token[REPLY_CHANGES], to[REPLY_CHANGES];
-	double retry_after_s;
 
 	/* its own */
 	bool stream, done;

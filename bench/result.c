@@ -108,6 +108,8 @@ static void add_times(struct result *r, const struct outcome *o) {
 	/* What was promised against what the client saw. */
 	if (o->predicted_ms > 0)
 		histogram_record(&r->error, fabs(latency / o->predicted_ms - 1));
+	if (o->predicted_ms > 0 && o->server_ms >= 0)
+		histogram_record(&r->server_error, fabs(o->server_ms / o->predicted_ms - 1));
 	if (!depth)
 		return;
 	depth->requests++;
@@ -192,7 +194,7 @@ void result_init(struct result *r, const struct outcome *outcomes, size_t n, dou
 
 void result_finish(struct result *r) {
 	struct histogram *const all[] = { &r->latency, &r->ttft, &r->tpot, &r->itl, &r->queue,
-		&r->error, &r->lag };
+		&r->error, &r->server_error, &r->lag };
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		histogram_finish(all[i]);
 	for (int i = 0; i < r->n_depths; i++) {

@@ -30,10 +30,10 @@ struct outcome {
 	int encoder, depth; /* layers at its end; 0: not said */
 	double mean_depth;  /* over its tokens */
 	int changes;
-	double queue_ms, predicted_ms; /* < 0: not said */
-	int server_met;                /* -1: not said */
-	bool counted;                  /* not of the warm-up */
-	bool in_window;                /* it ended in the time that rates are of */
+	double queue_ms, predicted_ms, server_ms; /* the server's; < 0: not said */
+	int server_met;                           /* -1: not said */
+	bool counted;                             /* not of the warm-up */
+	bool in_window;                           /* it ended in the time that rates are of */
 };
 
 /* A budget or a deadline. */
@@ -77,7 +77,8 @@ struct result {
 	double requests_per_s, tokens_per_s, goodput_per_s; /* goodput NAN: no budgets */
 	double prompt_tokens, tokens;
 	double mean_depth, mean_depth_by_tokens; /* NAN: not said */
-	struct histogram latency, ttft, tpot, itl, queue, error, lag;
+	struct histogram latency, ttft, tpot, itl, queue, lag;
+	struct histogram error, server_error; /* |took / predicted - 1|, by the two clocks */
 	struct result_depth by_depth[RESULT_DEPTHS];
 	int n_depths;
 };

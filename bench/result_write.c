@@ -166,6 +166,7 @@ void result_write_run(struct buffer *out, const char *label,
 	put_histogram(out, "itl_ms", &r->itl);
 	put_histogram(out, "queue_ms", &r->queue);
 	put_histogram(out, "prediction_error", &r->error);
+	put_histogram(out, "server_prediction_error", &r->server_error);
 	put_histogram(out, "send_lag_ms", &r->lag);
 	put_timeline(out, outcomes, n);
 	buffer_puts(out, "}");

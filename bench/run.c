@@ -137,9 +137,11 @@ static struct outcome *add_outcome(struct runner *r, const struct load_request *
 		r->cap = cap;
 	}
 	struct outcome *o = &run->outcomes[run->n++];
-	*o = (struct outcome){
-		.request = *request, .queue_ms = -1, .predicted_ms = -1, .server_met = -1
-	};
+	*o = (struct outcome){ .request = *request,
+		.queue_ms = -1,
+		.predicted_ms = -1,
+		.server_ms = -1,
+		.server_met = -1 };
 	if (r->options->depth)
 		snprintf(o->request.depth, sizeof o->request.depth, "%s", r->options->depth);
 	return o;
@@ -260,6 +262,7 @@ static void note(struct outcome *o, const struct reply *reply, int status, doubl
 	o->changes = reply->n_changes;
 	o->queue_ms = reply->queue_ms;
 	o->predicted_ms = reply->predicted_ms;
+	o->server_ms = reply->total_ms;
 	o->server_met = reply->met;
 }
 

@@ -156,6 +156,7 @@ static void show_one(const struct bench_run *run) {
 	quantile_row("between tokens", &r->itl, 1);
 	quantile_row("queue (server's)", &r->queue, 1);
 	quantile_row("prediction off, %", &r->error, 100);
+	quantile_row("by server clock, %", &r->server_error, 100);
 	quantile_row("sent late", &r->lag, 1);
 	show_by_depth(r);
 }

@@ -21,6 +21,7 @@ static struct outcome answered(double at, double ttft, double latency) {
 		.mean_depth = 6,
 		.queue_ms = 2,
 		.predicted_ms = 80,
+		.server_ms = 40,
 		.server_met = 1,
 		.counted = true,
 		.in_window = true };
@@ -69,6 +70,7 @@ TEST(a_run_is_counted_as_by_hand) {
 		.code = "server_overloaded",
 		.queue_ms = -1,
 		.predicted_ms = -1,
+		.server_ms = -1,
 		.server_met = -1,
 		.counted = true,
 		.in_window = true };
@@ -88,6 +90,7 @@ TEST(a_run_is_counted_as_by_hand) {
 	CHECK(r.latency.count == 3 && r.latency.max == 150);
 	/* |50/80 - 1|, |150/80 - 1|, |40/80 - 1| */
 	CHECK(fabs(histogram_quantile(&r.error, 0.5) - 0.5) < 1e-3 && r.error.max == 0.875);
+	CHECK(r.server_error.count == 3 && r.server_error.min == 0.5);
 	CHECK_INT(r.n_depths, 2);
 	CHECK_STR(r.by_depth[0].name, "6");
 	CHECK_STR(r.by_depth[1].name, "12");
