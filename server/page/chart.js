@@ -86,9 +86,16 @@ function ticks(most) {
 
 const pathOf = points => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
 
+/* The most that the picture holds: all of it, but for outliers, which stay at its upper edge. */
+function highest() {
+	const dots = chart.dots.map(dot => dot.y).sort((a, b) => a - b), middle = dots[dots.length >> 1] ?? 0;
+	const line = Math.max(1e-6, ...chart.lines.flatMap(({ points }) => points.map(p => p.y)));
+	return Math.min(Math.max(line, ...dots), 3 * Math.max(line, middle));
+}
+
 function frameOf(width) {
 	const box = { width, height: 280, left: 44, right: qualityLine().length ? 48 : 14, top: 12, bottom: 34 };
-	const most = 1.1 * Math.max(1e-6, ...chart.lines.flatMap(line => line.points.map(p => p.y)), ...chart.dots.map(dot => dot.y));
+	const most = 1.1 * highest();
 	const layers = model.stacks.at(-1).layers;
 	box.x = depth => box.left + (depth - 0.5) / layers * (width - box.left - box.right);
 	box.y = value => box.height - box.bottom - value / most * (box.height - box.top - box.bottom);
@@ -140,7 +147,7 @@ function lineNodes(box) {
 function dotNodes(box) {
 	return chart.dots.map(({ depth, x, y, auto, run }) => {
 		const title = drawing("title", {}, `${depthText(depth)} layers${auto ? " (auto)" : ""}: ${millis(y)}`);
-		const dot = drawing("circle", { class: auto ? "dot auto-dot" : "dot", cx: box.x(x), cy: box.y(y), r: 5 }, title);
+		const dot = drawing("circle", { class: auto ? "dot auto-dot" : "dot", cx: box.x(x), cy: Math.max(box.top, box.y(y)), r: 5 }, title);
 		dot.style.setProperty("--share", `${Math.round(100 * shareOf(depth))}%`);
 		dot.style.opacity = Math.max(0.2, 0.8 ** (chart.run - run)); // older runs fade
 		return dot;

@@ -78,6 +78,7 @@ class Lane {
 			stack.input.disabled = this.auto;
 			if (this.auto && depth) stack.input.value = depth[i];
 			stack.output.textContent = depth ? `${depth[i]} of ${stack.layers}` : `? of ${stack.layers}`;
+			stack.input.setAttribute("aria-valuetext", stack.output.textContent);
 			this.drawStrip(stack, layers?.[i] ?? null, plan?.changes?.map(change => toLayers(change.layers)[i]));
 		});
 		this.drawReason(plan);

@@ -288,6 +288,36 @@ test("load_shows_in_the_figures_and_ends", async ({ lm }) => {
   });
 });
 
+test("a_hidden_page_makes_no_load_and_asks_nothing", async ({ lm }) => {
+  await openPage(lm, {}, async (page) => {
+    await ready(page);
+    await page.fill("#texts", "2");
+    await page.check("#load");
+    await page.waitForFunction(() => /[1-9]\d* %/.test(document.querySelectorAll("#figures dd")[1].textContent));
+    await page.evaluate(() => {
+      Object.defineProperty(document, "hidden", { value: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    });
+    assert.equal(await page.isChecked("#load"), false);
+    await page.waitForFunction(() => !document.getElementById("run").disabled);
+    await page.waitForTimeout(500); // what was on its way
+    const asked = [];
+    page.on("request", (request) => asked.push(request.url()));
+    await page.waitForTimeout(3000);
+    assert.deepEqual(asked, []);
+  });
+});
+
+test("a_wrong_number_is_refused_with_a_sentence", async ({ lm }) => {
+  await openPage(lm, { mayComplain: true }, async (page) => {
+    await ready(page);
+    await page.fill("#most", "-3");
+    await page.click("#run");
+    await complete(page);
+    assert.match(await lanesOf(page).first().locator(".problem").innerText(), /max_tokens.*\.$/s);
+  });
+});
+
 test("a_key_is_asked_for_used_and_kept_in_the_tab_only", async ({ locked }) => {
   await openPage(locked, { mayComplain: true }, async (page) => {
     await page.waitForSelector("#access:not([hidden])");
