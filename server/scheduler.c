@@ -20,6 +20,7 @@ struct scheduler *scheduler_create(const struct scheduler_options *options) {
 	/* One that waits for places for its next group runs, too. */
 	s->most_running = 2 * options->limits.sequences + 8;
 	s->next_deadline_ms = INFINITY;
+	s->calm_ms = -INFINITY;
 	s->stepped = true;
 	size_t waiting = (size_t)options->most_waiting, running = (size_t)s->most_running;
 	s->waiting = calloc(waiting + 1, sizeof(struct scheduled *));
@@ -125,6 +126,7 @@ bool scheduler_arrive(struct scheduler *s, struct scheduled *r, const struct cos
 	if (r->deadline_ms < s->next_deadline_ms)
 		s->next_deadline_ms = r->deadline_ms;
 	s->levelled = s->relieved = false;
+	s->calm_ms = -INFINITY;
 	return true;
 }
 
@@ -235,6 +237,8 @@ static bool attainable(const struct scheduler_terms *terms, const struct cost_mo
 /* Decides on the first of the waiting. False: it must wait, and with it all others. */
 static bool admit(struct scheduler *s, const struct cost_model *cost, struct scheduled *r,
                 double now_ms, struct scheduler_action *action) {
+	if (scheduler_held(s, cost, r, now_ms))
+		return false;
 	if (!s->levelled) {
 		bool levels = cost->fitted && s->n_due > 0
 		                && !(s->options.without & SCHEDULER_WITHOUT_NEIGHBOURS);

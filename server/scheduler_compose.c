@@ -197,6 +197,11 @@ static bool leaves_room(struct scheduler *s, const struct cost_model *cost,
 	return slack_ms >= PROMPT_ROOM * prompt_ms;
 }
 
+/* No budget that could be kept. */
+static bool is_filler(const struct scheduled *r) {
+	return !scheduler_budgeted(r) || r->at.lost;
+}
+
 /* Whether a request has been held back as long as it may. */
 static bool held_enough(struct scheduled *r, double now_ms) {
 	if (r->at.held_ms < 0)
@@ -204,19 +209,23 @@ static bool held_enough(struct scheduled *r, double now_ms) {
 	return now_ms - r->at.held_ms > MOST_HOLD_MS;
 }
 
-bool scheduler_welcome(struct scheduler *s, const struct cost_model *cost, struct scheduled *r,
-                const struct subnet *subnet, double now_ms) {
+bool scheduler_held(const struct scheduler *s, const struct cost_model *cost, struct scheduled *r,
+                double now_ms) {
 	if (!cost->fitted || s->n_running == 0 || r->texts
 	                || (s->options.without & SCHEDULER_WITHOUT_HOLD))
-		return true;
-	if (isfinite(r->at.due_ms) && !r->at.lost && s->due_rows > 0
-	                && s->due_rows + r->work.choices > s->rates.enough
-	                && r->at.start_ms - now_ms > URGENT * s->step_ms)
 		return false;
-	bool filler = !scheduler_budgeted(r) || r->at.lost;
-	if (filler && s->n_due > 0 && s->load.decode_rows + r->work.choices > s->rates.enough)
-		return held_enough(r, now_ms);
-	if (isinf(s->pace_ms))
+	int rows = r->work.choices, enough = s->rates.enough;
+	if (is_filler(r))
+		return s->n_due > 0 && s->load.decode_rows + rows > enough
+		                && !held_enough(r, now_ms);
+	return isfinite(r->at.due_ms) && s->due_rows > 0 && s->due_rows + rows > enough
+	                && r->at.start_ms - now_ms > URGENT * s->step_ms;
+}
+
+bool scheduler_welcome(struct scheduler *s, const struct cost_model *cost, struct scheduled *r,
+                const struct subnet *subnet, double now_ms) {
+	if (!cost->fitted || s->n_running == 0 || r->texts || isinf(s->pace_ms)
+	                || (s->options.without & SCHEDULER_WITHOUT_HOLD))
 		return true;
 	const struct plan *plan = &subnet->stack[STACK_DECODER];
 	const int depth[STACKS] = { subnet->stack[STACK_ENCODER].depth, plan->depth };
@@ -229,7 +238,7 @@ bool scheduler_welcome(struct scheduler *s, const struct cost_model *cost, struc
 	double after = step_ms(s, cost, &load, NULL, 0) * scheduler_tolerance(cost);
 	if (bear(s, after, w.prompt_ms))
 		return true;
-	if (!filler) {
+	if (!is_filler(r)) {
 		/* What is due later can rest for it. A time per token cannot be made up for: such a
 		 * neighbour makes it wait as long as it can. */
 		bool neighbours = s->token_ms >= after;

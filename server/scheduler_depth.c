@@ -210,11 +210,19 @@ bool scheduler_may_narrow(const struct scheduler *s, const struct scheduled *r) 
 	                && r->subnet.stack[STACK_DECODER].depth > r->min_depth[STACK_DECODER];
 }
 
+/* Whether all that is due is in time as it is, and until when it stays so if nothing comes. */
+static bool is_calm(struct scheduler *s, double tolerance, double now_ms) {
+	scheduler_find_slack(s, tolerance, now_ms);
+	double slack_ms = s->n_due > 0 ? s->slack[s->n_due - 1] : INFINITY;
+	s->calm_ms = slack_ms > 0 ? now_ms + 0.5 * slack_ms : now_ms;
+	return slack_ms >= 0;
+}
+
 /* The level that the running ones must go down to; 0: they may stay as they are. */
 static int level_of_relief(struct scheduler *s, const struct cost_model *cost, double now_ms) {
 	double tolerance = scheduler_tolerance(cost);
 	int level = 0;
-	if (s->n_due > 0 && !scheduler_in_time(s, 1, false, tolerance, 0, now_ms)) {
+	if (now_ms >= s->calm_ms && !is_calm(s, tolerance, now_ms)) {
 		if (!scheduler_in_time(s, 1, true, tolerance, 0, now_ms))
 			scheduler_sacrifice(s, tolerance, now_ms);
 		/* Those given up may have been all that was late. */

@@ -63,6 +63,7 @@ struct scheduler {
 	struct scheduler_need *needs; /* [most_running], of running[i] */
 	/* Rows of those without a need, as far as they cannot rest, and rows times layers. */
 	double filler_rows, filler_layers;
+	double calm_ms;  /* before this moment nothing that is known can be late */
 	int due_rows;    /* of those that are due */
 	double last_ms;  /* of the last step */
 	double step_ms;  /* of all decode rows */
@@ -153,6 +154,9 @@ struct scheduled *scheduler_narrow(
 
 /* Sums of what runs, what each needs, and whose budget is lost. */
 void scheduler_sum_up(struct scheduler *s, const struct cost_model *cost, double now_ms);
+/* Whether a request must wait whatever its depth, because enough run side by side. */
+bool scheduler_held(const struct scheduler *s, const struct cost_model *cost, struct scheduled *r,
+                double now_ms);
 /* Whether a request at `subnet` may join without making others late. */
 bool scheduler_welcome(struct scheduler *s, const struct cost_model *cost, struct scheduled *r,
                 const struct subnet *subnet, double now_ms);
