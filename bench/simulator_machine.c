@@ -102,6 +102,7 @@ void sim_machine_finish(struct sim_machine *machine) {
 		free(machine->model);
 	}
 	doc_free(machine->depths);
+	free(machine->text);
 	memset(machine, 0, sizeof *machine);
 }
 
@@ -260,15 +261,21 @@ bool sim_machine_read(struct sim_machine *machine, const char *path, char *err, 
 	memset(machine, 0, sizeof *machine);
 	char *text = read_text(path, &len, err, errlen);
 	struct doc *depths = text ? doc_parse(text, len, path, err, errlen) : NULL;
-	free(text);
-	if (!depths)
+	if (!depths) {
+		free(text);
 		return false;
+	}
 	machine->depths = depths;
 	if (!cost_read(depths, path, &file, err, errlen) || !take(machine, path, err, errlen)) {
 		machine->depths = depths;
+		machine->text = text;
 		sim_machine_finish(machine);
 		return false;
 	}
+	if (doc_get(depths, "rule"))
+		machine->text = text;
+	else
+		free(text);
 	machine->cost = file.cost;
 	/* The tables are a usual step; on a day like those on which they were learnt a request, a
 	 * sum of steps, took mean_ratio times as long. */

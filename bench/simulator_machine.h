@@ -40,7 +40,8 @@ struct sim_machine {
 	struct cost_limits limits;
 	size_t kv_blocks;
 	double level;       /* and of a day with its neighbours, on the average, over that */
-	struct doc *depths; /* the /v1/depths object; NULL if it was measured */
+	struct doc *depths; /* what was read; NULL if it was measured */
+	char *text;         /* the same as text, if it is the whole of /v1/depths; else NULL */
 	int beams;          /* of a request that does not stream; 0: no beam search */
 };
 

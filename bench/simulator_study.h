@@ -62,6 +62,10 @@ bool sim_summarise(const struct sim_outcome *outcome, struct sim_summary *ret);
  */
 bool sim_is_feasible(const struct sim_machine *machine, const struct sim_request *r, double share);
 
+/* The request as a load has it. */
+void sim_load_request(const struct sim_study *study, const struct sim_request *r,
+                struct load_request *ret);
+
 /* A line for each request, and one with names before. */
 void sim_write_csv(const struct sim_study *study, const struct sim_outcome *outcome,
                 struct buffer *out);
@@ -86,7 +90,7 @@ struct sim_results {
 
 /* False if memory ran out. */
 bool sim_results_add(struct sim_results *results, const struct sim_study *study,
-                const struct sim_outcome *outcome, const struct sim_summary *summary);
+                const struct sim_outcome *outcome);
 void sim_results_write(const struct sim_results *results, const struct sim_study *study,
                 struct buffer *out);
 void sim_results_finish(struct sim_results *results);

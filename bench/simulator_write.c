@@ -83,22 +83,6 @@ void sim_write_csv(const struct sim_study *study, const struct sim_outcome *outc
 	}
 }
 
-static void back(const struct sim_study *study, const struct sim_request *r,
-                struct load_request *ret) {
-	const struct load_class *class = &study->load->classes[r->kind];
-	*ret = (struct load_request){ .arrival_ms = r->arrival_ms,
-		.kind = r->kind,
-		.prompt_tokens = r->prompt_tokens,
-		.max_tokens = r->max_tokens,
-		.length = r->length,
-		.priority = r->priority,
-		.latency_budget_ms = r->latency_ms,
-		.ttft_budget_ms = r->ttft_ms,
-		.tpot_budget_ms = r->tpot_ms,
-		.deadline_ms = r->deadline_ms };
-	snprintf(ret->depth, sizeof ret->depth, "%s", class->depth);
-}
-
 void sim_write_trace(const struct sim_study *study, const struct sim_outcome *outcome,
                 double feasible, struct buffer *out) {
 	struct load_request *requests = calloc(outcome->n + 1, sizeof *requests);
@@ -108,7 +92,7 @@ void sim_write_trace(const struct sim_study *study, const struct sim_outcome *ou
 		const struct sim_request *r = &outcome->requests[i];
 		if (!sim_has_budget(r) || feasible >= 1
 		                || sim_is_feasible(study->machine, r, feasible))
-			back(study, r, &requests[n++]);
+			sim_load_request(study, r, &requests[n++]);
 	}
 	if (requests)
 		trace_write(study->load, requests, n, out);

@@ -279,7 +279,7 @@ static bool run_policy(struct sim_study *study, const char *policy, struct outpu
 	if (!sim_study_run(study, policy, &outcome, err, errlen))
 		return false;
 	if (!sim_summarise(&outcome, &summary)
-	                || !sim_results_add(&outputs->results, study, &outcome, &summary)) {
+	                || !sim_results_add(&outputs->results, study, &outcome)) {
 		snprintf(err, errlen, "not enough memory");
 		sim_outcome_finish(&outcome);
 		return false;
