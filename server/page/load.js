@@ -150,7 +150,7 @@ async function repeatLanes(signal) {
 }
 
 function startLoad() {
-	const controller = new AbortController(), texts = Math.min(64, number("texts", 16));
+	const controller = new AbortController(), texts = Math.min(64, number("texts", 6));
 	const timer = setTimeout(() => stopLoad("The load ended after a minute."), LOAD_MS);
 	load.stop = () => {
 		clearTimeout(timer);
