@@ -161,27 +161,67 @@ static void show_one(const struct bench_run *run) {
 	show_by_depth(r);
 }
 
+/* What a row of several runs shows; columns that no run has a number for are left out. */
+enum table_column { REQUESTS_PER_S, TOKENS_PER_S, P50, P95, P99, TTFT, TPOT, MET, DEPTH, COLUMNS };
+
+static const char *const heads[COLUMNS] = { "req/s", "tok/s", "p50 ms", "p95 ms", "p99 ms",
+	"ttft p50", "tpot p50", "met %", "depth" };
+
+static double column_value(const struct result *r, enum table_column c) {
+	switch (c) {
+	case REQUESTS_PER_S:
+		return r->requests_per_s;
+	case TOKENS_PER_S:
+		return r->tokens_per_s > 0 ? r->tokens_per_s : NAN;
+	case P50:
+		return histogram_quantile(&r->latency, 0.5);
+	case P95:
+		return histogram_quantile(&r->latency, 0.95);
+	case P99:
+		return histogram_quantile(&r->latency, 0.99);
+	case TTFT:
+		return histogram_quantile(&r->ttft, 0.5);
+	case TPOT:
+		return histogram_quantile(&r->tpot, 0.5);
+	case MET:
+		return attainment(r);
+	case DEPTH:
+		return r->mean_depth;
+	case COLUMNS:
+		break;
+	}
+	return NAN;
+}
+
+static bool any_has(const struct bench *b, enum table_column c) {
+	for (int i = 0; i < b->n_runs; i++) {
+		if (b->runs[i].done && !isnan(column_value(&b->runs[i].result, c)))
+			return true;
+	}
+	return false;
+}
+
 /* A line for each of several runs. */
 static void show_many(const struct bench *b) {
-	printf("%-24s %7s %6s %8s %8s %8s %8s %8s %8s %8s %7s %6s%s\n", "run", "answers", "failed",
-	                "req/s", "tok/s", "p50 ms", "p95 ms", "p99 ms", "ttft p50", "tpot p50",
-	                "met %", "depth", b->options->capacity ? "  kept up" : "");
+	bool shown[COLUMNS];
+	printf("%-20s %7s %6s", "run", "answers", "failed");
+	for (int c = 0; c < COLUMNS; c++) {
+		shown[c] = any_has(b, (enum table_column)c);
+		if (shown[c])
+			printf(" %8s", heads[c]);
+	}
+	puts(b->options->capacity ? "  kept up" : "");
 	for (int i = 0; i < b->n_runs; i++) {
 		const struct bench_run *run = &b->runs[i];
-		const struct result *r = &run->result;
 		if (!run->done)
 			continue;
-		printf("%-24s %7zu %6zu", run->label, r->answered, r->requests - r->answered);
-		cell(r->requests_per_s, 8);
-		cell(r->tokens_per_s, 8);
-		cell(histogram_quantile(&r->latency, 0.5), 8);
-		cell(histogram_quantile(&r->latency, 0.95), 8);
-		cell(histogram_quantile(&r->latency, 0.99), 8);
-		cell(histogram_quantile(&r->ttft, 0.5), 8);
-		cell(histogram_quantile(&r->tpot, 0.5), 8);
-		cell(attainment(r), 7);
-		cell(r->mean_depth, 6);
-		printf("%s\n", run->sustained < 0 ? "" : run->sustained ? "  yes" : "  no");
+		printf("%-20s %7zu %6zu", run->label, run->result.answered,
+		                run->result.requests - run->result.answered);
+		for (int c = 0; c < COLUMNS; c++) {
+			if (shown[c])
+				cell(column_value(&run->result, (enum table_column)c), 8);
+		}
+		puts(run->sustained < 0 ? "" : run->sustained ? "  yes" : "  no");
 	}
 	for (int i = 0; i < b->n_runs; i++) {
 		if (b->runs[i].result.n_codes > 0) {
