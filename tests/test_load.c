@@ -141,16 +141,18 @@ TEST(uniform_arrivals_are_evenly_apart) {
 TEST(phases_change_the_rate_and_end_the_run) {
 	struct load load;
 	struct load_request *r;
-	size_t n, second = 0;
+	size_t n, second = 0, early = 0;
 	SETTLED(load, "phases", "100:10,50:100,50:0,100:10");
 	CHECK(load_schedule(&load, &r, &n, err, sizeof err));
 	for (size_t i = 0; i < n; i++) {
 		second += r[i].arrival_ms >= 100e3 && r[i].arrival_ms < 150e3;
+		early += r[i].arrival_ms >= 100e3 && r[i].arrival_ms < 125e3;
 		CHECK(!(r[i].arrival_ms > 150e3 && r[i].arrival_ms < 200e3));
 	}
 	/* 1,000 + 5,000 + 1,000 expected; four standard deviations. */
 	CHECK(fabs((double)n - 7000) < 4 * sqrt(7000));
 	CHECK(fabs((double)second - 5000) < 4 * sqrt(5000));
+	CHECK(fabs((double)early - 2500) < 4 * sqrt(2500));
 	CHECK(r[n - 1].arrival_ms < 300e3);
 	CHECK(load_seconds(&load) == 300);
 	CHECK(load_rate_at(&load, 120) == 100 && load_rate_at(&load, 301) == 0);
