@@ -109,31 +109,62 @@ static void find_need(const struct scheduler *s, struct scheduled *r, double now
 		w.steps = 1;
 	double least = least_step_ms(s, r);
 	if (due) {
-		need.left_ms = r->at.due_ms - now_ms - w.prompt_ms - s->last_ms;
+		need.left_ms = r->at.due_ms - now_ms - w.prompt_ms;
 		need.tokens = w.steps;
 	}
 	if (r->tpot_ms > 0)
 		need.token_ms = r->tpot_ms;
 	r->at.lost = (due && need.left_ms < need.tokens * least) || need.token_ms < least;
-	if (!r->at.lost)
-		*ret_need = need;
+	if (r->at.lost)
+		return;
+	/* Steps end when they end: one may be as long as the last. */
+	need.left_ms -= s->last_ms;
+	*ret_need = need;
 }
 
-/* How much of every step those without a need take: they rest the rest of the time. */
-static void add_filler(
+bool scheduler_may_rest(const struct scheduler *s, const struct scheduled *r) {
+	return no_need(&s->needs[r->at.index]) && !(s->options.without & SCHEDULER_WITHOUT_RESTS);
+}
+
+/* What is not due takes a part of every step. */
+static void add_along(
                 struct scheduler *s, const struct scheduled *r, const struct scheduler_need *n) {
+	double rows = r->progress.rows + r->progress.coming_rows;
+	double layers = rows * r->subnet.stack[STACK_DECODER].depth;
 	if (isfinite(n->left_ms))
 		return;
-	bool rests = isinf(n->token_ms) && !(s->options.without & SCHEDULER_WITHOUT_RESTS);
-	double rows = (r->progress.rows + r->progress.coming_rows)
-	                * (rests ? 1 / (1 + REST_SHARE) : 1);
-	s->filler_rows += rows;
-	s->filler_layers += rows * r->subnet.stack[STACK_DECODER].depth;
+	if (!scheduler_may_rest(s, r)) {
+		s->firm_rows += rows;
+		s->firm_layers += layers;
+		return;
+	}
+	s->filler_rows += rows / (1 + REST_SHARE);
+	s->filler_layers += layers / (1 + REST_SHARE);
+	double rest_ms = MOST_REST_MS - r->at.rested_ms;
+	s->filler_rest_ms = lesser(s->filler_rest_ms, rest_ms > 0 ? rest_ms : 0);
+}
+
+/* Layers that any row keeps are run: plans of different depths may share few. */
+static void set_bias(struct scheduler *s, const struct cost_model *cost) {
+	struct cost_load load;
+	memset(&load, 0, sizeof load);
+	for (int i = 0; i < s->n_running; i++) {
+		const struct scheduled *r = s->running[i];
+		const struct scheduled_progress *p = &r->progress;
+		if (!scheduler_may_rest(s, r))
+			add_rows(&r->subnet, p->rows + p->coming_rows, p->keys + p->coming_keys,
+			                &load);
+	}
+	double average = scheduler_together_ms(s, 1, false);
+	double ms = load.decode_rows > 0 ? step_ms(s, cost, &load, NULL, 0) : 0;
+	if (average > 0 && ms > average)
+		s->bias = lesser(ms / average, 1.5);
 }
 
 void scheduler_sum_up(struct scheduler *s, const struct cost_model *cost, double now_ms) {
 	memset(&s->load, 0, sizeof s->load);
-	s->filler_rows = s->filler_layers = 0;
+	s->firm_rows = s->firm_layers = s->filler_rows = s->filler_layers = 0;
+	s->filler_rest_ms = MOST_REST_MS;
 	s->pace_ms = s->token_ms = INFINITY;
 	s->step_ms = 0;
 	s->due_rows = 0;
@@ -168,10 +199,8 @@ void scheduler_sum_up(struct scheduler *s, const struct cost_model *cost, double
 	if (!needs && s->n_due == 0)
 		return;
 	for (int i = 0; i < s->n_running; i++)
-		add_filler(s, s->running[i], &s->needs[i]);
-	double straight = scheduler_together_ms(s, 1, false);
-	if (straight > 0 && s->step_ms > straight)
-		s->bias = lesser(s->step_ms / straight, 1.5);
+		add_along(s, s->running[i], &s->needs[i]);
+	set_bias(s, cost);
 }
 
 /* ---- joining ---- */
@@ -222,6 +251,16 @@ bool scheduler_held(const struct scheduler *s, const struct cost_model *cost, st
 	                && r->at.start_ms - now_ms > URGENT * s->step_ms;
 }
 
+/* How much longer its prompt makes others wait: where layers cost the same for any row, a short one
+ * takes a deep step of its own. */
+static double pause_of(const struct scheduler *s, const struct cost_model *cost,
+                const struct scheduled *r, const struct subnet *subnet, double prompt_ms) {
+	struct scheduled fed = { .subnet = *subnet, .work = r->work };
+	int rows = r->work.prompt_tokens, most = s->options.limits.prefill_rows;
+	double ms = step_ms(s, cost, &s->load, &fed, rows < most ? rows : most) - s->step_ms;
+	return ms > prompt_ms ? ms : prompt_ms;
+}
+
 bool scheduler_welcome(struct scheduler *s, const struct cost_model *cost, struct scheduled *r,
                 const struct subnet *subnet, double now_ms) {
 	if (!cost->fitted || s->n_running == 0 || r->texts || isinf(s->pace_ms)
@@ -236,7 +275,8 @@ bool scheduler_welcome(struct scheduler *s, const struct cost_model *cost, struc
 	                (double)r->work.choices * (r->work.longest_prompt + r->work.longest_source),
 	                &load);
 	double after = step_ms(s, cost, &load, NULL, 0) * scheduler_tolerance(cost);
-	if (bear(s, after, w.prompt_ms))
+	double pause_ms = pause_of(s, cost, r, subnet, w.prompt_ms);
+	if (bear(s, after, pause_ms))
 		return true;
 	if (!is_filler(r)) {
 		/* What is due later can rest for it. A time per token cannot be made up for: such a
@@ -246,8 +286,7 @@ bool scheduler_welcome(struct scheduler *s, const struct cost_model *cost, struc
 			return neighbours;
 		double pace_ms =
 		                (r->at.due_ms - now_ms - w.prompt_ms) / (w.steps > 0 ? w.steps : 1);
-		if (neighbours ? leaves_room(s, cost, r, w.prompt_ms, now_ms)
-		               : pace_ms < 1.5 * after)
+		if (neighbours ? leaves_room(s, cost, r, pause_ms, now_ms) : pace_ms < 1.5 * after)
 			return true;
 	}
 	return held_enough(r, now_ms);
@@ -291,7 +330,8 @@ static void load_of(const struct scheduler *s, int n, struct cost_load *ret_load
 }
 
 static double pace_of(const struct scheduler_need *n) {
-	return n->tokens > 0 && isfinite(n->left_ms) ? n->left_ms / n->tokens : INFINITY;
+	double pace_ms = n->tokens > 0 && isfinite(n->left_ms) ? n->left_ms / n->tokens : INFINITY;
+	return lesser(pace_ms, n->token_ms);
 }
 
 /* How many of the sorted can run together, so that the tightest of them bears it; at least one that

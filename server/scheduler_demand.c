@@ -168,18 +168,30 @@ static void add(struct scheduler_sum *sum, const struct scheduler_work *w, doubl
 	sum->other_ms += w->prompt_ms + tokens * w->attention_ms;
 }
 
-/* How long all of a sum take, and those along that have no need and cannot rest for ever. */
+/* Steps of a sum, with `more` rows in each that are not due. */
+static double steps_ms(const struct scheduler *s, const struct scheduler_sum *sum, double more_rows,
+                double more_layers) {
+	double rows = sum->tokens / sum->longest;
+	if (rows > s->rates.enough)
+		rows = s->rates.enough;
+	double all = rows + more_rows;
+	double layers = sum->layers / sum->tokens * rows + more_layers;
+	return sum->tokens / rows * rows_ms(&s->rates, all, layers / all);
+}
+
+/* How long all of a sum take. What is not due rests meanwhile, as long as it can, and then takes
+ * its share of the time. */
 static double sum_ms(const struct scheduler *s, const struct scheduler_sum *sum) {
-	double ms = sum->other_ms;
+	double ms = 0;
 	if (sum->tokens > 0) {
-		double rows = sum->tokens / sum->longest, depth = sum->layers / sum->tokens;
-		if (rows > s->rates.enough)
-			rows = s->rates.enough;
-		double steps = sum->tokens / rows, all = rows + s->filler_rows;
-		depth = (depth * rows + s->filler_layers) / all;
-		ms += steps * rows_ms(&s->rates, all, depth);
+		ms = steps_ms(s, sum, s->firm_rows, s->firm_layers);
+		if (ms > s->filler_rest_ms && s->filler_rows > 0) {
+			double along = steps_ms(s, sum, s->firm_rows + s->filler_rows,
+			                s->firm_layers + s->filler_layers);
+			ms += (along - ms) * (1 - s->filler_rest_ms / ms);
+		}
 	}
-	return greater(ms, sum->chain_ms);
+	return greater(ms + sum->other_ms, sum->chain_ms);
 }
 
 /* A budget that can still be met, or a deadline. */
@@ -217,7 +229,7 @@ double scheduler_together_ms(const struct scheduler *s, int level, bool narrow) 
 		const struct scheduled *r = s->running[i];
 		struct scheduler_work work;
 		int depth[STACKS];
-		if (r->progress.rows + r->progress.coming_rows == 0)
+		if (r->progress.rows + r->progress.coming_rows == 0 || scheduler_may_rest(s, r))
 			continue;
 		depth_at(s, r, level, narrow, depth);
 		scheduler_work_left(&s->rates, r, depth, &work);

@@ -4,7 +4,7 @@
 
 #include "server/scheduler_parts.h"
 
-/* Requests are planned with at least so much room for error, and thought late with less. */
+/* Depths are chosen with at least so much room for error, and what runs is late with less. */
 #define LEAST_MARGIN 1.05
 #define LEAST_TOLERANCE 1.03
 /* Beside it, room is kept for what may come, in proportion to what is ahead of a request: where
@@ -26,6 +26,10 @@ double scheduler_margin(const struct cost_model *cost, const struct scheduled *r
 double scheduler_tolerance(const struct cost_model *cost) {
 	double tolerance = 1 + 0.25 * (cost->margin_rescued - 1);
 	return tolerance > LEAST_TOLERANCE ? tolerance : LEAST_TOLERANCE;
+}
+
+static double planning_margin(double margin) {
+	return margin > LEAST_MARGIN ? margin : LEAST_MARGIN;
 }
 
 /* ---- joining ---- */
@@ -145,7 +149,7 @@ static bool lower_to_level(
 static void decide_free(const struct scheduler_terms *terms, const struct cost_model *cost,
                 const struct scheduled *r, double spent_ms, struct scheduler_foresight *ret) {
 	struct scheduler_budget budget = budget_of(r, spent_ms);
-	double margin = scheduler_margin(cost, r);
+	double margin = planning_margin(scheduler_margin(cost, r));
 	struct stand at;
 	stand_highest(terms, r, &at);
 	if (!scheduler_budgeted(r)) {
@@ -185,7 +189,7 @@ void scheduler_decide(const struct scheduler_terms *terms, const struct cost_mod
 int scheduler_highest_level(
                 struct scheduler *s, const struct cost_model *cost, bool narrow, double now_ms) {
 	int low = 1, high = s->options.layers[s->main_stack];
-	double margin = cost->margin_rescued > LEAST_MARGIN ? cost->margin_rescued : LEAST_MARGIN;
+	double margin = planning_margin(cost->margin_rescued);
 	if (scheduler_in_time(s, high, narrow, margin, RESERVE, now_ms))
 		return high;
 	/* Not in time at `high`; at `low` perhaps. */
@@ -202,6 +206,7 @@ int scheduler_highest_level(
 /* ---- stepping down ---- */
 
 enum { MOST_CHANGES = 4 }; /* that an answer reports */
+#define CALM_STEPS 8.0
 
 bool scheduler_may_narrow(const struct scheduler *s, const struct scheduled *r) {
 	return r->automatic && r->may_step_down && !r->texts && r->changes < MOST_CHANGES
@@ -210,11 +215,13 @@ bool scheduler_may_narrow(const struct scheduler *s, const struct scheduled *r) 
 	                && r->subnet.stack[STACK_DECODER].depth > r->min_depth[STACK_DECODER];
 }
 
-/* Whether all that is due is in time as it is, and until when it stays so if nothing comes. */
+/* Whether all that is due is in time as it is, and until when that need not be asked again: if
+ * nothing comes, not before half of the slack has passed; but predictions may err. */
 static bool is_calm(struct scheduler *s, double tolerance, double now_ms) {
 	scheduler_find_slack(s, tolerance, now_ms);
 	double slack_ms = s->n_due > 0 ? s->slack[s->n_due - 1] : INFINITY;
-	s->calm_ms = slack_ms > 0 ? now_ms + 0.5 * slack_ms : now_ms;
+	double calm_ms = 0.5 * slack_ms, most_ms = CALM_STEPS * s->last_ms;
+	s->calm_ms = now_ms + (calm_ms < most_ms ? calm_ms : most_ms);
 	return slack_ms >= 0;
 }
 
@@ -230,14 +237,13 @@ static int level_of_relief(struct scheduler *s, const struct cost_model *cost, d
 			level = scheduler_highest_level(s, cost, true, now_ms);
 	}
 	/* Times per token bind those that cannot rest. */
-	if (isfinite(s->token_ms) && s->step_ms * tolerance > s->token_ms) {
-		int of = s->options.layers[s->main_stack], lower = level > 0 ? level : of;
-		while (lower > 1
-		                && scheduler_together_ms(s, lower, true) * s->bias
-		                                                * cost->margin_rescued
-		                                > s->token_ms)
-			lower--;
-		level = lower;
+	int of = s->options.layers[s->main_stack];
+	double token_ms = s->token_ms / s->bias;
+	if (isfinite(token_ms) && scheduler_together_ms(s, of, false) * tolerance > token_ms) {
+		double margin = planning_margin(cost->margin_rescued);
+		level = level > 0 ? level : of;
+		while (level > 1 && scheduler_together_ms(s, level, true) * margin > token_ms)
+			level--;
 	}
 	return level;
 }

@@ -61,8 +61,9 @@ struct scheduler {
 	struct scheduler_rates rates;
 	struct cost_load load;
 	struct scheduler_need *needs; /* [most_running], of running[i] */
-	/* Rows of those without a need, as far as they cannot rest, and rows times layers. */
-	double filler_rows, filler_layers;
+	/* Rows, and rows times layers, of those that are not due: of what has a time per token, which
+	 * is in every step, and of what has no need and can rest for filler_rest_ms from now on. */
+	double firm_rows, firm_layers, filler_rows, filler_layers, filler_rest_ms;
 	double calm_ms;  /* before this moment nothing that is known can be late */
 	int due_rows;    /* of those that are due */
 	double last_ms;  /* of the last step */
@@ -131,7 +132,7 @@ struct scheduler_sum {
  * *ret_own_ms: what it would take alone. */
 bool scheduler_add_due(const struct scheduler *s, const struct scheduled *r, int level, bool narrow,
                 struct scheduler_sum *sum, double *ret_ms, double *ret_own_ms);
-/* Milliseconds of a step of all that runs, at a level as above. */
+/* Milliseconds of a step of all that runs and cannot rest as long as it likes, at a level. */
 double scheduler_together_ms(const struct scheduler *s, int level, bool narrow);
 
 /* ---- scheduler_depth.c ---- */
@@ -151,6 +152,9 @@ struct scheduled *scheduler_narrow(
                 struct scheduler *s, const struct cost_model *cost, double now_ms);
 
 /* ---- scheduler_compose.c ---- */
+
+/* Whether one that runs has no need: it may rest for those that have one. */
+bool scheduler_may_rest(const struct scheduler *s, const struct scheduled *r);
 
 /* Sums of what runs, what each needs, and whose budget is lost. */
 void scheduler_sum_up(struct scheduler *s, const struct cost_model *cost, double now_ms);
