@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-#define CLOSE_ENOUGH 1.01
+#define CLOSE_ENOUGH 1.02
 enum { MOST_DOUBLINGS = 24, FULL_REQUESTS = 3000 };
 
 /* ---- budgets ---- */
@@ -39,7 +39,7 @@ static bool attains(const struct sim_study *study, const char *policy, double ra
 bool sim_find_capacity(const struct sim_study *study, const char *policy, double target,
                 struct sim_capacity *ret, char *err, size_t errlen) {
 	struct sim_capacity capacity = { 0 };
-	double low = 0, high = study->load->rate;
+	double low = 0, high = study->load->rate * study->options.nodes;
 	bool good = true;
 	if (!load_is_open(study->load) || study->load->rate <= 0) {
 		snprintf(err, errlen,

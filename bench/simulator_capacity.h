@@ -12,8 +12,9 @@ struct sim_capacity {
 };
 
 /*
- * The highest rate of an open load without phases at which `target` of the budgets are met, to one
- * part in a hundred; all else as the study says. False with a sentence.
+ * The highest rate of an open load without phases at which `target` of the budgets are met, to two
+ * parts in a hundred; all else as the study says. It looks around the load's rate for each node.
+ * False with a sentence.
  */
 bool sim_find_capacity(const struct sim_study *study, const char *policy, double target,
                 struct sim_capacity *ret, char *err, size_t errlen);
