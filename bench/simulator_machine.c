@@ -277,10 +277,9 @@ bool sim_machine_read(struct sim_machine *machine, const char *path, char *err, 
 	else
 		free(text);
 	machine->cost = file.cost;
-	/* The tables are a usual step; on a day like those on which they were learnt a request, a
-	 * sum of steps, took mean_ratio times as long. */
-	machine->cost.pace = 0;
-	machine->level = file.cost.mean_ratio > 0 ? file.cost.mean_ratio : 1;
+	/* The tables are usual steps; how busy the neighbours were just then is no part of them. */
+	machine->cost.pace = machine->cost.mean_ratio = machine->cost.jitter = 0;
+	machine->level = 1;
 	machine->limits = file.limits;
 	machine->kv_blocks = (size_t)file.kv_blocks;
 	return true;

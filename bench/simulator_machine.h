@@ -39,7 +39,7 @@ struct sim_machine {
 	struct cost_model cost; /* what undisturbed steps take */
 	struct cost_limits limits;
 	size_t kv_blocks;
-	double level;       /* and of a day with its neighbours, on the average, over that */
+	double level;       /* steps take so many times as long, on the average */
 	struct doc *depths; /* what was read; NULL if it was measured */
 	char *text;         /* the same as text, if it is the whole of /v1/depths; else NULL */
 	int beams;          /* of a request that does not stream; 0: no beam search */

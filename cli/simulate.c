@@ -22,10 +22,10 @@ struct options {
 	const char *cost, *model, *load, *policy, *json, *html, *save_trace, *save_requests,
 	                *save_cost, *replicas, *balance, *without, *spikes;
 	const char *words[MOST_ARGS]; /* of the load, as given; NULL: not */
-	double noise, misfit, overhead_ms, stale_ms, effort, target, feasible;
+	double noise, level, misfit, overhead_ms, stale_ms, effort, target, feasible;
 	int max_running, prefill_rows, kv_blocks, queue_requests;
 	int overload_min_depth, overload_max_depth;
-	bool frozen, full_load, quiet;
+	bool frozen, full_load, busy, quiet;
 };
 
 static const char usage[] =
@@ -38,6 +38,7 @@ static const char usage[] =
                 "  --max-running N        instead of what the server has; so also\n"
                 "  --prefill-rows N, --kv-blocks N, --queue-requests N (256)\n"
                 "  --overload-min-depth D, --overload-max-depth D\n"
+                "  --level X              steps take X times what the cost model says\n"
                 "  --noise SIGMA          steps take exp(SIGMA x normal) times as long\n"
                 "  --spikes SHARE:FACTOR  and a share of them FACTOR times as long again\n"
                 "  --misfit SIGMA         the scheduler's cost model is off by so much at first\n"
@@ -58,6 +59,7 @@ static const char usage[] =
                 "                         met (0.99), for each policy and number of replicas\n"
                 "  --full-load            prints the rate that 100 % stands for: what a server\n"
                 "                         sustains with every auto request at half depth\n"
+                "  --busy                 prints, at the end, the seconds that all nodes worked\n"
                 "  --json FILE            results as fathom bench writes them\n"
                 "  --html FILE            the same as one page with pictures\n"
                 "  --save-requests FILE   a CSV line for each request of the last policy\n"
@@ -104,6 +106,7 @@ static int own_args(struct options *o, struct arg *args) {
 		{ "without", ARG_TEXT, &o->without, 0, 0 },
 		{ "spikes", ARG_TEXT, &o->spikes, 0, 0 },
 		{ "noise", ARG_NUMBER, &o->noise, 0, 2 },
+		{ "level", ARG_NUMBER, &o->level, 0.001, 1000 },
 		{ "misfit", ARG_NUMBER, &o->misfit, 0, 2 },
 		{ "overhead-ms", ARG_NUMBER, &o->overhead_ms, 0, 1e4 },
 		{ "stale-ms", ARG_NUMBER, &o->stale_ms, 0, 1e6 },
@@ -118,6 +121,7 @@ static int own_args(struct options *o, struct arg *args) {
 		{ "overload-max-depth", ARG_INT, &o->overload_max_depth, 0, MAX_LAYERS },
 		{ "frozen", ARG_FLAG, &o->frozen, 0, 0 },
 		{ "full-load", ARG_FLAG, &o->full_load, 0, 0 },
+		{ "busy", ARG_FLAG, &o->busy, 0, 0 },
 		{ "quiet", ARG_FLAG, &o->quiet, 0, 0 },
 	};
 	memcpy(args, own, sizeof own);
@@ -144,6 +148,7 @@ static bool read_options(struct options *o, int argc, char **argv, bool *ret_hel
 		.replicas = "1",
 		.balance = "two-choices",
 		.effort = 20,
+		.level = 1,
 		.queue_requests = 256,
 		.feasible = 1 };
 	n += load_args(o, names, args + n);
@@ -255,6 +260,7 @@ static bool open_machine(
 	}
 	if (!ok)
 		return false;
+	machine->level = o->level;
 	if (o->max_running > 0)
 		machine->limits.sequences = o->max_running;
 	if (o->prefill_rows > 0)
@@ -385,6 +391,8 @@ static bool run(const struct options *o, struct sim_machine *machine, char *err,
 	}
 	bool ok = run_replicas(&study, o, &outputs, err, errlen)
 	                && write_outputs(&study, o, &outputs, err, errlen);
+	if (ok && o->busy)
+		printf("%.6f\n", outputs.last.totals.busy_ms * 1e-3);
 	sim_outcome_finish(&outputs.last);
 	sim_results_finish(&outputs.results);
 	return ok;
