@@ -249,7 +249,9 @@ static bool admit(struct scheduler *s, const struct cost_model *cost, struct sch
 	struct scheduler_terms terms = terms_of(s, r);
 	struct scheduler_foresight f;
 	scheduler_decide(&terms, cost, r, now_ms, &f);
-	if (r->on_miss == ON_MISS_REJECT && cost->fitted && !f.fits && scheduler_budgeted(r))
+	/* A refusal comes at once or not at all. */
+	if (r->on_miss == ON_MISS_REJECT && cost->fitted && !f.fits && scheduler_budgeted(r)
+	                && now_ms - r->arrival_ms <= SCHEDULER_REFUSAL_MS)
 		return refuse(r,
 		                attainable(&terms, cost, r) ? SCHEDULER_BUSY
 		                                            : SCHEDULER_UNATTAINABLE,
@@ -310,7 +312,7 @@ void scheduler_next(struct scheduler *s, const struct cost_model *cost, double n
 	}
 	if (join(s, cost, now_ms, ret_action))
 		return;
-	scheduler_compose(s, cost, ret_action);
+	scheduler_compose(s, cost, now_ms, ret_action);
 	s->stepped = true;
 }
 

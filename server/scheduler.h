@@ -19,6 +19,7 @@ enum {
 	SCHEDULER_PATIENCE_MS =
 	                10000,       /* a request without a budget is due this long after arrival */
 	SCHEDULER_AGING_MS = 10000,  /* each such time of waiting makes a request more urgent */
+	SCHEDULER_REFUSAL_MS = 40,   /* so long after arrival on_miss reject may still refuse */
 	SCHEDULER_BACKLOG_MS = 1000, /* see scheduler_options */
 };
 

@@ -87,7 +87,7 @@ static double least_step_ms(const struct scheduler *s, const struct scheduled *r
 		r->subnet.stack[STACK_DECODER].depth };
 	struct scheduler_work w;
 	if (scheduler_may_narrow(s, r))
-		depth[STACK_DECODER] = r->min_depth[STACK_DECODER];
+		depth[STACK_DECODER] = scheduler_lowest_depth(r);
 	scheduler_work_left(&s->rates, r, depth, &w);
 	return scheduler_alone_ms(&s->rates, &w);
 }
@@ -380,47 +380,74 @@ static void count_rest(struct scheduler *s, double ms) {
 
 /* ---- rows of prompts ---- */
 
-static const struct scheduled *first_fed(const struct scheduler *s) {
+static int prompt_left(const struct scheduled *r) {
+	return r->progress.prompt_tokens + r->progress.source_tokens;
+}
+
+static struct scheduled *first_fed(const struct scheduler *s) {
 	for (int i = 0; i < s->n_running; i++) {
-		const struct scheduled_progress *p = &s->running[i]->progress;
-		if (p->prompt_tokens > 0 || p->source_tokens > 0)
+		if (prompt_left(s->running[i]) > 0)
 			return s->running[i];
 	}
 	return NULL;
 }
 
-/* The longest step that the running ones bear. What has a due time bears it once, from what it has
- * in hand; what has a time per token never does. */
-static double longest_step(const struct scheduler *s, const struct scheduled *fed, double ms) {
-	double most = s->token_ms;
-	if (scheduler_budgeted(fed) && !fed->at.lost)
-		return most;
-	for (int i = 0; i < s->n_running; i++) {
-		const struct scheduler_need *n = &s->needs[i];
-		if (s->running[i] != fed && isfinite(n->left_ms) && !s->running[i]->rests)
-			most = lesser(most, ms + (n->left_ms - n->tokens * ms) / 2);
+/* What all that is due before a request has in hand. */
+static double slack_before(const struct scheduler *s, const struct scheduled *r) {
+	double slack_ms = INFINITY;
+	for (int i = 0; i < s->n_due; i++) {
+		if (s->due[i] == r && !r->at.lost)
+			break;
+		slack_ms = s->slack[i];
 	}
-	return most;
+	return slack_ms > 0 ? slack_ms : 0;
 }
 
-static int prompt_rows(const struct scheduler *s, const struct cost_model *cost,
-                const struct cost_load *load, double decode_ms) {
-	const struct cost_limits *limits = &s->options.limits;
-	if (load->decode_rows == 0)
-		return limits->max_rows;
-	int rows = limits->max_rows - load->decode_rows;
-	rows = rows > limits->prefill_rows ? limits->prefill_rows : rows;
-	const struct scheduled *fed = first_fed(s);
-	if (!fed || !cost->fitted || isinf(s->pace_ms)
-	                || (s->options.without & SCHEDULER_WITHOUT_CHUNKS))
-		return rows;
-	double most = longest_step(s, fed, decode_ms);
-	while (rows > LEAST_CHUNK && step_ms(s, cost, load, fed, rows) > most)
-		rows = rows / 2 > LEAST_CHUNK ? rows / 2 : LEAST_CHUNK;
+/* How many of at most `rows` rows of a prompt run beside `taken` others of prompts: a step takes no
+ * more than a time per token allows, and no more from what is due before than that has in hand. */
+static int rows_beside(const struct scheduler *s, const struct cost_model *cost,
+                const struct cost_load *load, const struct scheduled *r, int taken, int rows,
+                double ms) {
+	double due_ms = ms + slack_before(s, r) / PROMPT_ROOM;
+	int least = load->decode_rows == 0 && taken == 0 ? rows : 0;
+	while (rows > least) {
+		double step = step_ms(s, cost, load, r, taken + rows);
+		if (step <= due_ms && (step <= s->token_ms || rows <= LEAST_CHUNK))
+			break;
+		rows = rows > 2 * LEAST_CHUNK ? rows / 2 : rows > LEAST_CHUNK ? LEAST_CHUNK : 0;
+	}
 	return rows;
 }
 
-void scheduler_compose(struct scheduler *s, const struct cost_model *cost,
+static int prompt_rows(struct scheduler *s, const struct cost_model *cost,
+                const struct cost_load *load, double ms, double now_ms) {
+	const struct cost_limits *limits = &s->options.limits;
+	int rows = limits->max_rows - load->decode_rows, taken = 0;
+	struct scheduled *first = first_fed(s);
+	if (load->decode_rows > 0 && rows > limits->prefill_rows)
+		rows = limits->prefill_rows;
+	if (!first || first->texts || !cost->fitted || isinf(s->pace_ms)
+	                || (s->options.without & SCHEDULER_WITHOUT_CHUNKS))
+		return rows;
+	scheduler_find_slack(s, scheduler_tolerance(cost), now_ms);
+	for (int i = 0; i < s->n_running && taken < rows; i++) {
+		const struct scheduled *r = s->running[i];
+		int left = prompt_left(r), most = left < rows - taken ? left : rows - taken;
+		if (left == 0)
+			continue;
+		int more = rows_beside(s, cost, load, r, taken, most, ms);
+		taken += more;
+		if (more < most)
+			break;
+	}
+	if (taken > 0)
+		return taken;
+	/* Nobody waits for ever. */
+	first->at.rested_ms += ms;
+	return first->at.rested_ms > MOST_REST_MS ? LEAST_CHUNK : 0;
+}
+
+void scheduler_compose(struct scheduler *s, const struct cost_model *cost, double now_ms,
                 struct scheduler_action *action) {
 	struct cost_load load;
 	for (int i = 0; i < s->n_running; i++)
@@ -436,7 +463,7 @@ void scheduler_compose(struct scheduler *s, const struct cost_model *cost,
 		choose_rests(s, cost, &load);
 		ms = step_ms(s, cost, &load, NULL, 0);
 	}
-	action->prompt_rows = prompt_rows(s, cost, &load, ms);
+	action->prompt_rows = prompt_rows(s, cost, &load, ms, now_ms);
 	const struct scheduled *fed = first_fed(s);
 	action->step_ms = ms;
 	if (cost->fitted && fed && fed->progress.prompt_tokens > 0) {

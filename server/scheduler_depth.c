@@ -208,11 +208,16 @@ int scheduler_highest_level(
 enum { MOST_CHANGES = 4 }; /* that an answer reports */
 #define CALM_STEPS 8.0
 
+int scheduler_lowest_depth(const struct scheduled *r) {
+	int rung = r->ladder->rungs[0][STACK_DECODER], least = r->min_depth[STACK_DECODER];
+	return rung > least ? rung : least;
+}
+
 bool scheduler_may_narrow(const struct scheduler *s, const struct scheduled *r) {
 	return r->automatic && r->may_step_down && !r->texts && r->changes < MOST_CHANGES
 	                && !(s->options.without & SCHEDULER_WITHOUT_STEP_DOWN)
 	                && scheduler_budgeted(r)
-	                && r->subnet.stack[STACK_DECODER].depth > r->min_depth[STACK_DECODER];
+	                && r->subnet.stack[STACK_DECODER].depth > scheduler_lowest_depth(r);
 }
 
 /* Whether all that is due is in time as it is, and until when that need not be asked again: if
@@ -253,7 +258,7 @@ static int depth_of_relief(const struct scheduler *s, const struct scheduled *r)
 	int depth = r->subnet.stack[STACK_DECODER].depth, lower[STACKS];
 	/* A lost one ends sooner, and is in the way less. */
 	if (r->at.lost && r->on_miss == ON_MISS_DEGRADE)
-		return r->min_depth[STACK_DECODER];
+		return scheduler_lowest_depth(r);
 	if (s->narrow_to == 0)
 		return depth;
 	scheduler_level_depth(s, r, s->narrow_to, lower);
@@ -262,7 +267,7 @@ static int depth_of_relief(const struct scheduler *s, const struct scheduled *r)
 	int to = lower[STACK_DECODER] < worth ? lower[STACK_DECODER] : worth;
 	if (lower[STACK_DECODER] >= depth)
 		return depth;
-	return to < r->min_depth[STACK_DECODER] ? r->min_depth[STACK_DECODER] : to;
+	return to < scheduler_lowest_depth(r) ? scheduler_lowest_depth(r) : to;
 }
 
 struct scheduled *scheduler_narrow(

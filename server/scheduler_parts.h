@@ -140,6 +140,8 @@ double scheduler_together_ms(const struct scheduler *s, int level, bool narrow);
 bool scheduler_budgeted(const struct scheduled *r);
 /* How late a running request must be predicted before it is thought late; what is below is noise. */
 double scheduler_tolerance(const struct cost_model *cost);
+/* The depth of the decoder below which it never steps: its bound, or what the ladder begins with. */
+int scheduler_lowest_depth(const struct scheduled *r);
 bool scheduler_may_narrow(const struct scheduler *s, const struct scheduled *r);
 /* Subnet, reason and prediction for joining after terms->wait_ms; whether the budgets are kept. */
 void scheduler_decide(const struct scheduler_terms *terms, const struct cost_model *cost,
@@ -165,7 +167,7 @@ bool scheduler_held(const struct scheduler *s, const struct cost_model *cost, st
 bool scheduler_welcome(struct scheduler *s, const struct cost_model *cost, struct scheduled *r,
                 const struct subnet *subnet, double now_ms);
 /* Who rests, and the rows of prompts. */
-void scheduler_compose(struct scheduler *s, const struct cost_model *cost,
+void scheduler_compose(struct scheduler *s, const struct cost_model *cost, double now_ms,
                 struct scheduler_action *action);
 
 #endif

@@ -419,10 +419,10 @@ TEST(times_per_token_bound_prompts_and_never_rest) {
 	double longest = 0;
 	while (r->fed < 120) {
 		toy_turn(&toy);
+		CHECK(toy.prompt_rows <= 15);
 		longest = toy.step_ms > longest ? toy.step_ms : longest;
 	}
 	CHECK(longest <= 12);
-	CHECK_INT(toy.prompt_rows, 8);
 	toy_run(&toy);
 	CHECK_INT(stream->rests, 0);
 	toy_close(&toy);
