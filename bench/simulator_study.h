@@ -80,6 +80,9 @@ void sim_print_head(const struct sim_study *study, FILE *out);
 void sim_print_row(const struct sim_study *study, const struct sim_outcome *outcome,
                 const struct sim_summary *summary, FILE *out);
 
+/* A row of what no scheduler exceeds with the requests of this outcome. */
+void sim_print_bound(const struct sim_study *study, const struct sim_outcome *outcome, FILE *out);
+
 /* ---- results, as fathom bench writes them ---- */
 
 /* Of all outcomes so far, as JSON. */

@@ -121,3 +121,19 @@ void sim_print_row(const struct sim_study *study, const struct sim_outcome *outc
 	                s->latency_ms.p99, s->ttft_ms.p95, s->tpot_ms.p95, s->busy * 100,
 	                outcome->seconds / outcome->wall_seconds);
 }
+
+void sim_print_bound(const struct sim_study *study, const struct sim_outcome *outcome, FILE *out) {
+	struct clairvoyant_options options = { .machine = study->machine,
+		.noise = study->options.noise,
+		.overhead_ms = study->options.overhead_ms };
+	struct clairvoyant_score score =
+	                clairvoyant_bound(&options, outcome->requests + outcome->counted_from,
+	                                outcome->n - outcome->counted_from);
+	fprintf(out,
+	                "%-14s %5d %8zu %8zu %7.2f %% %7zu %7s %6.2f %6s %8s %8s %8s %8s %8s %5s "
+	                "%7s\n",
+	                "bound", outcome->nodes, outcome->n - outcome->counted_from, score.asked,
+	                score.asked ? 100.0 * (double)score.met / (double)score.asked : 100,
+	                score.asked - score.met, "-", score.depth, "-", "-", "-", "-", "-", "-",
+	                "-", "-");
+}

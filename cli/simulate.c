@@ -50,7 +50,8 @@ static const char usage[] =
                 "  --stale-ms MS          age of what the balancer knows of nodes; default 0\n\n"
                 "What is asked:\n"
                 "  --policy LIST          fathom (default), fixed:D (every auto request at rung D\n"
-                "                         of the ladder), fixed:all, clairvoyant\n"
+                "                         of the ladder), fixed:all, clairvoyant, which is\n"
+                "                         followed by a bound that no scheduler exceeds\n"
                 "  --without LIST         ideas of the scheduler to turn off: order, neighbours,\n"
                 "                         step-down, hold, rests, lost, chunks, waiting\n"
                 "  --effort N             million steps that clairvoyant may simulate; default 20\n"
@@ -291,6 +292,8 @@ static bool run_policy(struct sim_study *study, const char *policy, struct outpu
 		return false;
 	}
 	sim_print_row(study, &outcome, &summary, stdout);
+	if (strcmp(policy, "clairvoyant") == 0)
+		sim_print_bound(study, &outcome, stdout);
 	fflush(stdout);
 	sim_outcome_finish(&outputs->last);
 	outputs->last = outcome;
