@@ -63,6 +63,11 @@ function logarithmic(low, high, format = short) {
 	const few = ticks.length > 9 ? ticks.filter(t => /^1/.test(t.toExponential())) : ticks;
 	return { at: v => (Math.log(Math.max(v, ticks[0] / 10)) - start) / (end - start), ticks: few, format };
 }
+/* For counts: no ticks between whole numbers. */
+function counting(high, count) {
+	const scale = linear(0, high, short, count);
+	return { ...scale, ticks: scale.ticks.filter(Number.isInteger) };
+}
 /* From zero where the values are of one order, else logarithmic. */
 function fitting(values, format = short) {
 	const seen = values.filter(v => known(v) && v > 0);

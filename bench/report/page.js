@@ -418,10 +418,12 @@ function page(result) {
 						? "Policies side by side"
 						: `${runs.length} runs`;
 	document.title = `${model ? model + ": " : ""}${what.toLowerCase()} · fathom`;
-	const lost = runs[0].requests - runs[0].completed;
+	const lost = runs[0].requests - runs[0].completed,
+		longest = short(Math.max(...runs.map(run => run.seconds)));
+	const time = `${longest} ${longest === "1" ? "second" : "seconds"}`;
 	const lead = one
-		? `${grouped(runs[0].requests)} requests in ${short(runs[0].seconds)} seconds${simulated ? ", simulated" : ""}; ${lost > 0 ? grouped(lost) + " got no answer" : "all were answered"}.`
-		: `${runs.length} runs of ${short(Math.max(...runs.map(run => run.seconds)))} seconds each at most${simulated ? ", simulated" : ""}.`;
+		? `${grouped(runs[0].requests)} requests in ${time}${simulated ? ", simulated" : ""}; ${lost > 0 ? grouped(lost) + " got no answer" : "all were answered"}.`
+		: `${runs.length} runs of ${time} each at most${simulated ? ", simulated" : ""}.`;
 	const tiles = el(
 		"dl",
 		{ class: "tiles" },

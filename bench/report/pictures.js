@@ -434,7 +434,7 @@ function over_time(run) {
 				end = bins[bins.length - 1].t_s + seconds;
 			const ticks = linear(0, end, short, width < 500 ? 5 : 10).ticks.filter(t => t <= end),
 				x = placed(ticks, 0, end, short);
-			const y = linear(0, Math.max(...bins.map(b => Math.max(high(b), b.arrived))), short, 4);
+			const y = counting(Math.max(...bins.map(b => Math.max(high(b), b.arrived))), 4);
 			const below = linear(0, Math.max(0, ...bins.map(b => b.depth || 0)), short, 3),
 				left = Math.max(room_for(y), room_for(below));
 			const plot = frame({
