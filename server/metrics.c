@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Counters and histograms as arrays of relaxed atomics. Names and labels are API.md's; the text is
- * rendered in metrics_text.c.
+ * Counters and histograms as arrays of relaxed atomics. Names and labels stand in metrics_text.c,
+ * which renders the text.
  */
 #include "server/metrics.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Metrics: counters, gauges and histograms of /metrics (API.md names, prefix fathom_). Any thread
+ * Metrics: counters, gauges and histograms of /metrics, whose names begin with fathom_. Any thread
  * may count (relaxed atomics); the loop thread renders the text.
  */
 #ifndef FATHOM_SERVER_METRICS_H
