@@ -221,9 +221,9 @@ static bool refuse(struct scheduled *r, enum scheduler_refusal refusal,
 	return true;
 }
 
-/* Whether an idle server could keep its budgets. */
+/* Whether an idle server could keep its budgets, and what it would take. */
 static bool attainable(const struct scheduler_terms *terms, const struct cost_model *cost,
-                const struct scheduled *r) {
+                const struct scheduled *r, struct cost_time *ret_time) {
 	static const struct cost_load idle;
 	struct scheduler_terms alone = *terms;
 	struct scheduler_foresight f;
@@ -231,6 +231,7 @@ static bool attainable(const struct scheduler_terms *terms, const struct cost_mo
 	alone.waiting_places = 0;
 	alone.level = alone.layers[alone.main_stack];
 	scheduler_decide(&alone, cost, r, r->arrival_ms, &f);
+	*ret_time = f.time;
 	return f.fits;
 }
 
@@ -251,11 +252,12 @@ static bool admit(struct scheduler *s, const struct cost_model *cost, struct sch
 	scheduler_decide(&terms, cost, r, now_ms, &f);
 	/* A refusal comes at once or not at all. */
 	if (r->on_miss == ON_MISS_REJECT && cost->fitted && !f.fits && scheduler_budgeted(r)
-	                && now_ms - r->arrival_ms <= SCHEDULER_REFUSAL_MS)
-		return refuse(r,
-		                attainable(&terms, cost, r) ? SCHEDULER_BUSY
-		                                            : SCHEDULER_UNATTAINABLE,
-		                action);
+	                && now_ms - r->arrival_ms <= SCHEDULER_REFUSAL_MS) {
+		struct cost_time alone;
+		bool could = attainable(&terms, cost, r, &alone);
+		r->predicted = could ? f.time : alone;
+		return refuse(r, could ? SCHEDULER_BUSY : SCHEDULER_UNATTAINABLE, action);
+	}
 	if (!s->options.fits(s->options.arg, r, &f.subnet))
 		return s->n_running == 0 ? refuse(r, SCHEDULER_TOO_LARGE, action) : false;
 	if (!scheduler_welcome(s, cost, r, &f.subnet, now_ms))

@@ -1,8 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The scheduler: who joins the batch next, at which depth, and who steps down. Pure functions on
- * plain structs; time comes in as numbers (milliseconds of any one clock), so that tests run it
- * under a clock of their own. It holds no queue: engine.c does.
+ * The scheduler: one pure object that makes all decisions about the requests of an engine. Who joins
+ * the batch, at which depth, who steps down, rests, is refused, expires or is cut; how many rows of
+ * prompts a step has, and whose. Time comes in as numbers, so that it runs under a clock of its
+ * caller: the engine thread, the simulator, a test. The policy in a page:
+ *
+ * Order. By priority class, then by the latest moment at which work must begin (earliest due time
+ *	first, less the work), then by arrival. Classes fall with waiting, and what has no budget is
+ *	due PATIENCE after arrival, so nobody starves. A budget that can no longer be met is lost: it
+ *	counts as none, and runs shallow. An expired deadline ends the request.
+ * Demand. Requests in the order in which they are due, each with what is left of it at the depth that
+ *	it has or would get: those due by a moment must fit before it (scheduler_demand.c). If they do
+ *	not even at the lowest depths, the largest are given up until the others are in time.
+ * Depth. A request with a budget joins at the highest level at which it, all that runs and all that
+ *	waits are in time, with a margin for error and a reserve for what may come, in proportion to
+ *	what is ahead; on an idle server this is the deepest that fits. One without a budget joins at
+ *	the ceiling, and lower the more wait, down to the floor. Explicit depths are never touched.
+ * Stepping down. When what runs would be late with all that waits at the lowest depths, the requests
+ *	that may step down do so together, to the highest level at which all are in time: alone it
+ *	would gain little, since a step is shared. At most four times, each by a sixth at least, and
+ *	never below the lowest rung of the ladder.
+ * Side by side. No more requests with due times run at once than give three quarters of the most
+ *	tokens a second (a table of the cost model): more would each be slower and gain little. What
+ *	waits can still choose its depth. A tight newcomer joins nevertheless, and those due last rest.
+ *	Beside requests with due times, those without join in numbers as small, held back at most
+ *	MOST_HOLD_MS.
+ * Rests. Where a step of all takes longer than the tightest request bears, those without a need rest,
+ *	then those due last. What has no need rests 100 ms at most and then three quarters of the
+ *	time; what has a time per token never rests.
+ * Prompts are fed in order, as many rows as what is due before has slack for, and the steps no longer
+ *	than the tightest time per token.
+ * Refusals at the door, from a published view (scheduler_foresee): budgets that reject; and lost ones
+ *	once more than BACKLOG_MS of budgetless and lost work waits, so that hopeless work does not
+ *	eat what can be met.
  */
 #ifndef FATHOM_SERVER_SCHEDULER_H
 #define FATHOM_SERVER_SCHEDULER_H
@@ -23,23 +53,6 @@ enum {
 	SCHEDULER_BACKLOG_MS = 1000, /* see scheduler_options */
 };
 
-/* A request that could join. */
-struct scheduler_entry {
-	int priority;      /* lower is more urgent */
-	double arrival_ms; /* when it was received */
-	double due_ms;     /* end of its nearest budget or deadline; INFINITY: none */
-	double service_ms; /* predicted at the shallowest depth that it allows */
-};
-
-/*
- * Whether a goes before b: by priority class, then by the latest moment at which work must begin,
- * then by arrival. A budget that can no longer be met counts as none, so that a lost request does
- * not push aside one that can still be on time. Nobody starves: classes fall with waiting, and a
- * request without a budget has a due time that does not move.
- */
-bool scheduler_before(
-                const struct scheduler_entry *a, const struct scheduler_entry *b, double now_ms);
-
 /* ---- depth ----------------------------------------------------------------------------------- */
 
 /* Soft limits in milliseconds; 0: none. `spent_ms` has passed since the request was received. */
@@ -54,35 +67,6 @@ bool scheduler_has_budget(const struct scheduler_budget *budget);
 bool scheduler_fits(
                 const struct scheduler_budget *budget, const struct cost_time *time, double margin);
 
-struct scheduler_question {
-	const struct cost_model *cost;
-	const struct cost_limits *limits;
-	const struct cost_load *load;
-	struct cost_work work; /* `subnet` is not read */
-	struct scheduler_budget budget;
-	double margin; /* predictions are multiplied by it */
-	const struct ladder *ladder;
-	/* Every rung is moved into these bounds: 1 <= min <= max of a stack that the model has. */
-	int min_depth[STACKS], max_depth[STACKS];
-	/* `auto` goes lower while sequences wait for slots, but not below this depth of the main
-	 * stack. */
-	int waiting, slots, overload_min_depth;
-};
-
-struct scheduler_choice {
-	struct subnet subnet;
-	enum depth_reason reason;
-	bool fits; /* all budgets; true without one */
-	struct cost_time time;
-};
-
-/*
- * The highest rung within the bounds whose predicted finish, with the margin, fits the budgets; the
- * lowest one, with `fits` false, if none does. False if no rung exists within the bounds.
- */
-bool scheduler_choose(
-                const struct scheduler_question *question, struct scheduler_choice *ret_choice);
-
 /* The lowest rung within the bounds; false if none exists. */
 bool scheduler_lowest(const struct ladder *ladder, const int min_depth[STACKS],
                 const int max_depth[STACKS], struct subnet *ret_subnet);
@@ -90,25 +74,6 @@ bool scheduler_lowest(const struct ladder *ladder, const int min_depth[STACKS],
 /* The rung that `auto` requests go up to while `waiting` sequences wait for `slots`: from `max` when
  * none waits down to `min` when as many wait as can run. */
 int scheduler_overload_rung(int min, int max, int waiting, int slots);
-
-/* A running request that may step down. */
-struct scheduler_progress {
-	const struct cost_model *cost;
-	const struct cost_limits *limits;
-	const struct cost_load *load; /* the other requests only */
-	struct cost_work work; /* what is left: prompt_tokens still to run, tokens still to come */
-	struct scheduler_budget budget;
-	enum plan_rule rule;
-	int min_depth; /* of the decoder */
-};
-
-/*
- * Whether the request falls behind and where it should go on: the deepest plan nested in the
- * decoder's of work.subnet that is predicted to be in time, or the shallowest allowed if none is.
- * False if it is on time or has nowhere to go. An encoder's work is done at once: it never steps
- * down.
- */
-bool scheduler_step_down(const struct scheduler_progress *progress, struct plan *ret_plan);
 
 /* What predictions are multiplied by for a request. */
 struct scheduled;
@@ -192,10 +157,12 @@ struct scheduled {
 	/* Decided: valid from SCHEDULER_JOIN on. The binding ones are set before scheduler_arrive. */
 	struct subnet subnet;
 	enum depth_reason reason;
-	struct cost_time predicted; /* from joining; the median */
-	double predicted_ms;        /* from arrival_ms on; < 0: no cost model */
-	int changes;                /* times that it stepped down */
-	bool rests;                 /* it has no row in the next step */
+	struct cost_time
+	                predicted; /* from joining; the median. Also with REFUSE for a budget: what it
+	                             * would take now or, if UNATTAINABLE, on an idle server */
+	double predicted_ms;       /* from arrival_ms on; < 0: no cost model */
+	int changes;               /* times that it stepped down */
+	bool rests;                /* it has no row in the next step */
 
 	/* The scheduler's own. */
 	struct scheduled_place {

@@ -486,6 +486,25 @@ TEST(rejection_tells_an_impossible_budget_from_a_busy_server) {
 	toy_close(&toy);
 }
 
+TEST(a_refusal_from_the_queue_says_what_was_predicted) {
+	open_flat(64);
+	/* Twelve layers run: with them ten steps take 140 ms, and alone at one layer 30. */
+	ask(12, 100, 0);
+	toy_turn(&toy);
+	struct toy_request *impossible = toy_request(&toy, 0, 10, 25),
+	                   *busy = toy_request(&toy, 0, 10, 60);
+	impossible->s.on_miss = busy->s.on_miss = ON_MISS_REJECT;
+	toy_arrive(&toy, impossible);
+	toy_arrive(&toy, busy);
+	toy_turn(&toy);
+	CHECK_INT(impossible->refusal, SCHEDULER_UNATTAINABLE);
+	CHECK(impossible->s.predicted.total_ms == 30);
+	CHECK_INT(busy->refusal, SCHEDULER_BUSY);
+	CHECK(busy->s.predicted.total_ms >= 140);
+	toy_run(&toy);
+	toy_close(&toy);
+}
+
 TEST(lost_requests_are_refused_once_enough_of_them_wait) {
 	open_flat(1);
 	struct scheduler_view view;
