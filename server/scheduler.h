@@ -23,8 +23,8 @@
  * Side by side. No more requests with due times run at once than give three quarters of the most
  *	tokens a second (a table of the cost model): more would each be slower and gain little. What
  *	waits can still choose its depth. A tight newcomer joins nevertheless, and those due last rest.
- *	Beside requests with due times, those without join in numbers as small, held back at most
- *	MOST_HOLD_MS.
+ *	Beside requests with due times, those without join in numbers as small, held back two
+ *	seconds at most.
  * Rests. Where a step of all takes longer than the tightest request bears, those without a need rest,
  *	then those due last. What has no need rests 100 ms at most and then three quarters of the
  *	time; what has a time per token never rests.
@@ -103,13 +103,7 @@ double scheduler_wait_ms(const struct scheduler_queue *queue);
 
 /* ---- the scheduler --------------------------------------------------------------------------- */
 
-/*
- * One object that decides for all requests of an engine: who joins the batch and at which depth,
- * who steps down, who is refused, expires or is cut, how many rows of prompts the next step has, in
- * which order prompts are fed, and who rests. It is pure: no clock, no lock, no allocation after
- * creation. Times are milliseconds of any one clock. It runs on the engine thread, and with the same
- * code in the simulator.
- */
+/* No clock, no lock, no allocation after creation. Times are milliseconds of any one clock. */
 struct scheduler;
 
 /* How far a running request is: true whenever scheduler_next is called. All zero while it waits. */
@@ -157,12 +151,12 @@ struct scheduled {
 	/* Decided: valid from SCHEDULER_JOIN on. The binding ones are set before scheduler_arrive. */
 	struct subnet subnet;
 	enum depth_reason reason;
-	struct cost_time
-	                predicted; /* from joining; the median. Also with REFUSE for a budget: what it
-	                             * would take now or, if UNATTAINABLE, on an idle server */
-	double predicted_ms;       /* from arrival_ms on; < 0: no cost model */
-	int changes;               /* times that it stepped down */
-	bool rests;                /* it has no row in the next step */
+	/* From joining, the median; with REFUSE for a budget: what it would take now or, if
+	 * UNATTAINABLE, on an idle server. */
+	struct cost_time predicted;
+	double predicted_ms; /* from arrival_ms on; < 0: no cost model */
+	int changes;         /* times that it stepped down */
+	bool rests;          /* it has no row in the next step */
 
 	/* The scheduler's own. */
 	struct scheduled_place {
@@ -190,7 +184,7 @@ enum scheduler_without {
 	SCHEDULER_WITHOUT_STEP_DOWN = 1 << 2,
 	SCHEDULER_WITHOUT_HOLD = 1 << 3, /* nothing is held back in the queue */
 	SCHEDULER_WITHOUT_RESTS = 1 << 4,
-	SCHEDULER_WITHOUT_LOST = 1 << 5,    /* lost budgets are as good as others */
+	SCHEDULER_WITHOUT_LOST = 1 << 5,    /* no budget is given up for others */
 	SCHEDULER_WITHOUT_CHUNKS = 1 << 6,  /* prompts are cut by cost_limits only */
 	SCHEDULER_WITHOUT_WAITING = 1 << 7, /* depth regardless of what waits */
 };

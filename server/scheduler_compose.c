@@ -106,7 +106,7 @@ static void find_need(const struct scheduler *s, struct scheduled *r, double now
 		r->subnet.stack[STACK_DECODER].depth };
 	scheduler_work_left(&s->rates, r, depth, &w);
 	if (r->at.first_due)
-		w.steps = 1;
+		w.steps = 0;
 	double least = least_step_ms(s, r);
 	if (due) {
 		need.left_ms = r->at.due_ms - now_ms - w.prompt_ms;

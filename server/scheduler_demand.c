@@ -108,13 +108,19 @@ void scheduler_work_left(const struct scheduler_rates *rates, const struct sched
 	                                                                * w->longest_prompt / 2048);
 	double source_ms = rates->row_ms + e * rates->source_layer + d * rates->cross_layer;
 	double head_ms = rates->head_ms[BUSY_POINT] / cost_rows[BUSY_POINT];
+	double prompt_ms = prompt * token_ms;
+	/* The step that ends the prompt gives the first token, and takes what a step takes. */
+	if (prompt > 0) {
+		double least_ms = d * rates->layer_ms[0];
+		prompt_ms = greater(prompt_ms, least_ms) + rates->constant + rates->head_ms[0];
+		steps -= steps > 0;
+	}
 	*ret_work = (struct scheduler_work){ .steps = steps,
 		.rows = rows,
 		.depth = d,
 		.attention_ms = rates->attention * d * keys / 1024,
-		.prompt_ms = prompt * token_ms + source * source_ms
-		                + e * squares * rates->source_attention + w->scored_tokens * head_ms
-		                + w->class_rows * rates->class_ms };
+		.prompt_ms = prompt_ms + source * source_ms + e * squares * rates->source_attention
+		                + w->scored_tokens * head_ms + w->class_rows * rates->class_ms };
 }
 
 double scheduler_alone_ms(const struct scheduler_rates *rates, const struct scheduler_work *w) {
@@ -196,7 +202,7 @@ static double sum_ms(const struct scheduler *s, const struct scheduler_sum *sum)
 
 /* A budget that can still be met, or a deadline. */
 static bool counts(const struct scheduler *s, const struct scheduled *r) {
-	if (r->at.lost)
+	if (r->at.lost || (!r->at.running && (s->options.without & SCHEDULER_WITHOUT_WAITING)))
 		return false;
 	return !r->at.running || isfinite(s->needs[r->at.index].left_ms);
 }
@@ -211,7 +217,7 @@ bool scheduler_add_due(const struct scheduler *s, const struct scheduled *r, int
 	scheduler_work_left(&s->rates, r, depth, &work);
 	/* For the first token only the prompt must run. */
 	if (r->at.first_due)
-		work.steps = 1;
+		work.steps = 0;
 	double alone_ms = scheduler_alone_ms(&s->rates, &work);
 	*ret_own_ms = work.prompt_ms + work.steps * alone_ms;
 	add(sum, &work, alone_ms);

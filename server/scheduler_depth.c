@@ -62,6 +62,16 @@ static bool rung_at(const struct scheduled *r, const int min[STACKS], const int 
 	return ladder_subnet(r->ladder, depth, ret_subnet);
 }
 
+bool scheduler_lowest(const struct ladder *ladder, const int min_depth[STACKS],
+                const int max_depth[STACKS], struct subnet *ret_subnet) {
+	const struct scheduled r = { .ladder = ladder };
+	for (int i = 0; i < ladder->n; i++) {
+		if (rung_at(&r, min_depth, max_depth, i, ret_subnet))
+			return true;
+	}
+	return false;
+}
+
 /* A place on the ladder, in bounds. */
 struct stand {
 	int min[STACKS], max[STACKS];
@@ -235,7 +245,8 @@ static int level_of_relief(struct scheduler *s, const struct cost_model *cost, d
 	double tolerance = scheduler_tolerance(cost);
 	int level = 0;
 	if (now_ms >= s->calm_ms && !is_calm(s, tolerance, now_ms)) {
-		if (!scheduler_in_time(s, 1, true, tolerance, 0, now_ms))
+		if (!(s->options.without & SCHEDULER_WITHOUT_LOST)
+		                && !scheduler_in_time(s, 1, true, tolerance, 0, now_ms))
 			scheduler_sacrifice(s, tolerance, now_ms);
 		/* Those given up may have been all that was late. */
 		if (!scheduler_in_time(s, 1, false, tolerance, 0, now_ms))

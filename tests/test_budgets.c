@@ -86,9 +86,9 @@ static void warm_up(struct machine *m, struct cost_model *cost, struct cost_hist
 struct run {
 	struct cost_model *cost;
 	struct subnet subnet;
-	double budget_ms;
 	double total_ms;
 	int changes;
+	struct scheduled s;
 };
 
 static void step(struct machine *m, struct run *r, int rows, double attended, bool chunk) {
@@ -105,29 +105,53 @@ static void step(struct machine *m, struct run *r, int rows, double attended, bo
 	cost_learn_step(&m->learner, r->cost, &s, ms, m->learner.ended_ms + ms);
 }
 
-static void maybe_step_down(struct run *r, int context, int left) {
-	struct scheduler_progress p = { .cost = r->cost,
-		.limits = &limits,
-		.load = &idle,
-		.work = { .subnet = &r->subnet,
-		                .choices = 1,
-		                .longest_prompt = context,
-		                .output_tokens = left + 1 },
-		.budget = { .spent_ms = r->total_ms, .latency_ms = r->budget_ms },
-		.rule = PLAN_RULE_EVEN,
-		.min_depth = 1 };
-	struct plan down;
-	if (r->budget_ms > 0 && r->changes < 4 && scheduler_step_down(&p, &down)) {
-		r->subnet.stack[STACK_DECODER] = down;
-		r->changes++;
+static bool always_fits(void *arg, const struct scheduled *r, const struct subnet *subnet) {
+	(void)arg;
+	(void)r;
+	(void)subnet;
+	return true;
+}
+
+/* What the scheduler says about the only request; false: it did not step down. */
+static bool decide(struct scheduler *scheduler, struct run *r) {
+	struct scheduler_action action;
+	bool down = false;
+	for (;;) {
+		scheduler_next(scheduler, r->cost, r->total_ms, &action);
+		if (action.verdict == SCHEDULER_STEP)
+			return down;
+		CHECK(action.verdict == SCHEDULER_JOIN || action.verdict == SCHEDULER_NARROW);
+		down = action.verdict == SCHEDULER_NARROW;
+		if (!down)
+			r->s.progress = (struct scheduled_progress){
+				.prompt_tokens = r->s.work.prompt_tokens,
+				.coming_rows = 1,
+				.coming_keys = r->s.work.prompt_tokens,
+				.choices_left = 1
+			};
+		r->subnet = r->s.subnet;
 	}
 }
 
-static void run(struct machine *m, struct run *r, int prompt, int tokens) {
+static void maybe_step_down(struct scheduler *scheduler, struct run *r, int prompt, int out) {
+	if (!scheduler)
+		return;
+	r->s.progress = (struct scheduled_progress){ .rows = 1,
+		.keys = prompt + out,
+		.choices_left = 1,
+		.tokens_out = out,
+		.first_out = true,
+		.can_end = true };
+	r->changes += decide(scheduler, r);
+}
+
+/* `scheduler`: whom to ask before each step; NULL: nobody. */
+static void run(struct machine *m, struct scheduler *scheduler, struct run *r, int prompt,
+                int tokens) {
 	step(m, r, prompt, r->subnet.stack[STACK_DECODER].depth * prompt * prompt * 0.5 / 1024,
 	                true);
 	for (int i = 1; i < tokens; i++) {
-		maybe_step_down(r, prompt + i, tokens - i);
+		maybe_step_down(scheduler, r, prompt, i);
 		step(m, r, 1, r->subnet.stack[STACK_DECODER].depth * (prompt + i) / 1024.0, false);
 	}
 }
@@ -152,7 +176,7 @@ static double run_alone(struct machine *m, struct cost_model *cost, struct cost_
 		.output_tokens = tokens };
 	struct cost_time time;
 	cost_predict(cost, &limits, &idle, &work, &time);
-	run(m, &r, prompt, tokens);
+	run(m, NULL, &r, prompt, tokens);
 	cost_learn_ratio(history, cost, r.total_ms / time.total_ms);
 	return r.total_ms;
 }
@@ -163,6 +187,13 @@ static struct outcome serve(struct machine *m) {
 	int met = 0, depth = 0, best_depth = 0, changed = 0;
 	struct ladder ladder;
 	CHECK(ladder_init(&ladder, &model, PLAN_RULE_EVEN));
+	struct scheduler_options options = { .limits = limits,
+		.layers = { [STACK_DECODER] = LAYERS },
+		.most_waiting = 1,
+		.overload_min_depth = 1,
+		.fits = always_fits };
+	struct scheduler *scheduler = scheduler_create(&options);
+	CHECK(scheduler);
 	warm_up(m, &cost, &history);
 	for (int i = 0; i < REQUESTS; i++) {
 		int prompt = 4 + (int)(60 * noise(m)), tokens = 8 + (int)(40 * noise(m)), best = 1;
@@ -175,31 +206,33 @@ static struct outcome serve(struct machine *m) {
 		for (int d = 1; d <= LAYERS; d++)
 			best = took[d] <= budget ? d : best;
 
-		struct scheduler_question q = { .cost = &cost,
-			.limits = &limits,
-			.load = &idle,
+		struct run r = { .cost = &cost };
+		r.s = (struct scheduled){ .deadline_ms = INFINITY,
+			.latency_ms = budget,
+			.automatic = true,
+			.may_step_down = true,
+			.ladder = &ladder,
+			.min_depth = { [STACK_DECODER] = 1 },
+			.max_depth = { [STACK_DECODER] = LAYERS },
+			.places = 1,
 			.work = { .prompt_tokens = prompt,
 			                .longest_prompt = prompt,
 			                .choices = 1,
-			                .output_tokens = tokens },
-			.budget = { .latency_ms = budget },
-			.margin = cost.margin_rescued,
-			.ladder = &ladder,
-			.min_depth = { [STACK_DECODER] = 1 },
-			.max_depth = { [STACK_DECODER] = LAYERS } };
-		struct scheduler_choice choice;
-		CHECK(scheduler_choose(&q, &choice));
-		struct run r = { .cost = &cost, .subnet = choice.subnet, .budget_ms = budget };
+			                .output_tokens = tokens } };
+		CHECK(scheduler_arrive(scheduler, &r.s, &cost, 0));
+		decide(scheduler, &r);
 		depth += r.subnet.stack[STACK_DECODER].depth;
 		best_depth += best;
-		run(m, &r, prompt, tokens);
+		run(m, scheduler, &r, prompt, tokens);
+		scheduler_leave(scheduler, &r.s);
 		met += r.total_ms <= budget;
 		changed += r.changes > 0;
-		double ratio = r.total_ms / choice.time.total_ms;
+		double ratio = r.total_ms / r.s.predicted.total_ms;
 		if (r.changes > 0 && ratio < cost.margin)
 			ratio = cost.margin;
 		cost_learn_ratio(&history, &cost, ratio);
 	}
+	scheduler_destroy(scheduler);
 	ladder_finish(&ladder);
 	return (struct outcome){ (double)met / REQUESTS, (double)depth / best_depth,
 		(double)changed / REQUESTS };

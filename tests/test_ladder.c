@@ -2,11 +2,12 @@
 /* Ladders of depths. Expected rungs are worked out by hand. */
 #include "server/ladder.h"
 
+#include <math.h>
+
 #include "server/scheduler.h"
 #include "tests/check.h"
 
 static const struct cost_limits limits = { .max_rows = 512, .prefill_rows = 128, .sequences = 64 };
-static const struct cost_load idle;
 
 static struct model two_stacks(int encoder, int decoder) {
 	return (struct model){
@@ -132,11 +133,15 @@ static struct cost_model flat_cost(void) {
 	return cost;
 }
 
-static struct scheduler_question question(
-                const struct cost_model *cost, const struct ladder *ladder) {
-	return (struct scheduler_question){ .cost = cost,
-		.limits = &limits,
-		.load = &idle,
+/* Five beams of ten tokens after a source of twenty. */
+static struct scheduled request(const struct ladder *ladder) {
+	return (struct scheduled){ .deadline_ms = INFINITY,
+		.automatic = true,
+		.may_step_down = true,
+		.ladder = ladder,
+		.min_depth = { 1, 1 },
+		.max_depth = { 12, 6 },
+		.places = 5,
 		.work = { .prompt_tokens = 1,
 		                .longest_prompt = 1,
 		                .choices = 5,
@@ -144,100 +149,117 @@ static struct scheduler_question question(
 		                .sources = 1,
 		                .source_tokens = 20,
 		                .longest_source = 20,
-		                .source_tiles = 1 },
-		.margin = 1,
-		.ladder = ladder,
-		.min_depth = { 1, 1 },
-		.max_depth = { 12, 6 },
-		.slots = 64,
-		.overload_min_depth = 1 };
+		                .source_tiles = 1 } };
 }
 
-static void check_choice(const struct scheduler_question *q, int encoder, int decoder,
-                enum depth_reason reason, bool fits) {
-	struct scheduler_choice choice;
-	CHECK(scheduler_choose(q, &choice));
-	CHECK_INT(choice.subnet.stack[STACK_ENCODER].depth, encoder);
-	CHECK_INT(choice.subnet.stack[STACK_DECODER].depth, decoder);
-	CHECK_INT(choice.reason, reason);
-	CHECK(choice.fits == fits);
+static struct scheduler_view idle_view(void) {
+	return (struct scheduler_view){
+		.limits = limits, .layers = { 12, 6 }, .overload_min_depth = 1
+	};
+}
+
+static void check_choice(const struct scheduler_view *view, const struct scheduled *r, int encoder,
+                int decoder, enum depth_reason reason, bool fits) {
+	struct cost_model cost = flat_cost();
+	struct scheduler_foresight f;
+	scheduler_foresee(view, &cost, r, 0, &f);
+	CHECK_INT(f.subnet.stack[STACK_ENCODER].depth, encoder);
+	CHECK_INT(f.subnet.stack[STACK_DECODER].depth, decoder);
+	CHECK_INT(f.reason, reason);
+	CHECK(f.fits == fits);
 }
 
 TEST(a_budget_walks_down_the_pairs) {
-	struct cost_model cost = flat_cost();
 	struct model model = two_stacks(12, 6);
 	struct ladder ladder;
 	CHECK(ladder_init(&ladder, &model, PLAN_RULE_EVEN));
-	struct scheduler_question q = question(&cost, &ladder);
+	struct scheduler_view view = idle_view();
+	struct scheduled r = request(&ladder);
 	/* Ten steps of 2 + d ms, the first with e ms more: 92 for (12,6), 56 for (6,3), 55 for
-	 * (5,3). */
-	check_choice(&q, 12, 6, REASON_DEFAULT, true);
-	q.budget.latency_ms = 92;
-	check_choice(&q, 12, 6, REASON_BUDGET, true);
-	q.budget.latency_ms = 55.5;
-	check_choice(&q, 5, 3, REASON_BUDGET, true);
-	q.budget.latency_ms = 20;
-	check_choice(&q, 1, 1, REASON_BUDGET, false);
+	 * (5,3); and a twentieth. */
+	check_choice(&view, &r, 12, 6, REASON_DEFAULT, true);
+	r.latency_ms = 97;
+	check_choice(&view, &r, 12, 6, REASON_BUDGET, true);
+	r.latency_ms = 58;
+	check_choice(&view, &r, 5, 3, REASON_BUDGET, true);
+	r.latency_ms = 20;
+	check_choice(&view, &r, 1, 1, REASON_BUDGET, false);
 	ladder_finish(&ladder);
 }
 
 TEST(rungs_are_moved_into_the_bounds) {
-	struct cost_model cost = flat_cost();
 	struct model model = two_stacks(12, 6);
 	struct ladder ladder;
 	CHECK(ladder_init(&ladder, &model, PLAN_RULE_EVEN));
-	struct scheduler_question q = question(&cost, &ladder);
-	/* The whole encoder: what remains is the decoder's depth. 72 ms hold (12,4). */
-	q.min_depth[STACK_ENCODER] = 12;
-	q.budget.latency_ms = 72;
-	check_choice(&q, 12, 4, REASON_BUDGET, true);
-	q.budget.latency_ms = 20;
-	check_choice(&q, 12, 1, REASON_BUDGET, false);
+	struct scheduler_view view = idle_view();
+	struct scheduled r = request(&ladder);
+	/* The whole encoder: what remains is the decoder's depth. 76 ms hold the 72 of (12,4). */
+	r.min_depth[STACK_ENCODER] = 12;
+	r.latency_ms = 76;
+	check_choice(&view, &r, 12, 4, REASON_BUDGET, true);
+	r.latency_ms = 20;
+	check_choice(&view, &r, 12, 1, REASON_BUDGET, false);
 	/* At most three layers of the decoder. */
-	q = question(&cost, &ladder);
-	q.max_depth[STACK_DECODER] = 3;
-	check_choice(&q, 12, 3, REASON_DEFAULT, true);
+	r = request(&ladder);
+	r.max_depth[STACK_DECODER] = 3;
+	check_choice(&view, &r, 12, 3, REASON_DEFAULT, true);
 	ladder_finish(&ladder);
 }
 
 TEST(overload_goes_down_the_pairs) {
-	struct cost_model cost = flat_cost();
 	struct model model = two_stacks(12, 6);
 	struct ladder ladder;
 	CHECK(ladder_init(&ladder, &model, PLAN_RULE_EVEN));
-	struct scheduler_question q = question(&cost, &ladder);
+	struct scheduler_view view = idle_view();
+	struct scheduled r = request(&ladder);
 	/* Half of eleven steps, rounded: six down. */
-	q.waiting = 32;
-	check_choice(&q, 6, 3, REASON_OVERLOAD, true);
-	q.waiting = 64;
-	check_choice(&q, 1, 1, REASON_OVERLOAD, true);
+	view.waiting_places = 32;
+	check_choice(&view, &r, 6, 3, REASON_OVERLOAD, true);
+	view.waiting_places = 64;
+	check_choice(&view, &r, 1, 1, REASON_OVERLOAD, true);
 	/* Not below a decoder of two: that of (3,2). */
-	q.overload_min_depth = 2;
-	check_choice(&q, 3, 2, REASON_OVERLOAD, true);
+	view.overload_min_depth = 2;
+	check_choice(&view, &r, 3, 2, REASON_OVERLOAD, true);
 	ladder_finish(&ladder);
+}
+
+static bool always_fits(void *arg, const struct scheduled *r, const struct subnet *subnet) {
+	(void)arg;
+	(void)r;
+	(void)subnet;
+	return true;
 }
 
 TEST(stepping_down_leaves_the_encoder_alone) {
 	struct cost_model cost = flat_cost();
-	struct subnet subnet;
 	struct model model = two_stacks(12, 6);
-	CHECK(model_subnet_pair(&model, PLAN_RULE_EVEN, (const int[STACKS]){ 12, 6 }, &subnet));
-	/* 50 ms are left for ten steps of 2 + d: three layers. */
-	struct scheduler_progress p = { .cost = &cost,
-		.limits = &limits,
-		.load = &idle,
-		.work = { .subnet = &subnet,
-		                .choices = 5,
-		                .output_tokens = 11,
-		                .longest_source = 20 },
-		.budget = { .spent_ms = 50, .latency_ms = 100 },
-		.rule = PLAN_RULE_EVEN,
-		.min_depth = 1 };
-	struct plan down;
-	CHECK(scheduler_step_down(&p, &down));
-	CHECK_INT(down.of, 6);
-	CHECK_INT(down.depth, 3);
-	/* An encoder alone has nowhere to go. */
-	subnet.stack[STACK_DECODER] = (struct plan){ 0 };
-	CHECK(!scheduler_step_down(&p, &down));
+	struct ladder ladder;
+	CHECK(ladder_init(&ladder, &model, PLAN_RULE_EVEN));
+	struct scheduler_options options = { .limits = limits,
+		.layers = { 12, 6 },
+		.most_waiting = 1,
+		.overload_min_depth = 1,
+		.fits = always_fits };
+	struct scheduler *scheduler = scheduler_create(&options);
+	struct scheduler_action action;
+	struct scheduled r = request(&ladder);
+	r.latency_ms = 110;
+	CHECK(scheduler_arrive(scheduler, &r, &cost, 0));
+	scheduler_next(scheduler, &cost, 0, &action);
+	CHECK_INT(action.verdict, SCHEDULER_JOIN);
+	CHECK_INT(r.subnet.stack[STACK_DECODER].depth, 6);
+	/* After a token 60 ms are left for nine steps of 2 + d: four layers. */
+	r.progress = (struct scheduled_progress){
+		.rows = 5, .keys = 105, .choices_left = 5, .tokens_out = 1, .first_out = true
+	};
+	scheduler_next(scheduler, &cost, 1, &action);
+	CHECK_INT(action.verdict, SCHEDULER_STEP);
+	scheduler_next(scheduler, &cost, 50, &action);
+	CHECK_INT(action.verdict, SCHEDULER_NARROW);
+	CHECK_INT(action.plan.of, 6);
+	CHECK(action.plan.depth <= 4 && action.plan.depth >= 3);
+	CHECK_INT(r.subnet.stack[STACK_ENCODER].depth, 12);
+	scheduler_leave(scheduler, &r);
+	scheduler_destroy(scheduler);
+	ladder_finish(&ladder);
 }
