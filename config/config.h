@@ -50,7 +50,7 @@ struct config {
 	char chat_template[16];    /* auto (plain for the demo) | none | plain */
 	int overload_min_depth;    /* floor for `auto` under overload; 0: 1 */
 	int overload_max_depth;    /* where `auto` without a budget begins; 0: all layers */
-	int overload_backlog_ms;   /* of work that no budget holds, before lost budgets are refused */
+	int overload_backlog_ms; /* of work that no budget holds, before lost budgets are refused */
 
 	/* listening */
 	char host[256];
