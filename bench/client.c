@@ -17,7 +17,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-enum { TICK_MS = 100, URL_SIZE = 2048, SPARE_DESCRIPTORS = 64 };
+enum { TICK_MS = 100, URL_SIZE = 2048, SPARE_DESCRIPTORS = 64, MOST_FETCHED = 64 << 20 };
 
 /* What waits for one descriptor; kept by its number and used again. */
 struct watch {
@@ -102,7 +102,7 @@ static size_t take_data(char *bytes, size_t size, size_t n, void *arg) {
 	}
 	if (x->on_data)
 		x->on_data(x, bytes, size * n);
-	return size * n;
+	return x->enough ? 0 : size * n;
 }
 
 static enum client_failure failure_of(CURLcode code) {
@@ -206,6 +206,7 @@ bool client_send(struct client *client, struct client_exchange *x, const char *p
 		curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
 	}
 	x->status = 0;
+	x->enough = false;
 	x->why[0] = '\0';
 	enter(client, x);
 	x->sent_ms = client_now_ms();
@@ -467,7 +468,10 @@ static struct fetch *fetch_of(struct client_exchange *x) {
 }
 
 static void fetch_data(struct client_exchange *x, const char *bytes, size_t len) {
-	buffer_append(fetch_of(x)->out, bytes, len);
+	struct buffer *out = fetch_of(x)->out;
+	x->enough = out->len + len > MOST_FETCHED;
+	if (!x->enough)
+		buffer_append(out, bytes, len);
 }
 
 static void fetch_end(struct client_exchange *x, enum client_failure failure) {

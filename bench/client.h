@@ -47,9 +47,10 @@ struct client_exchange {
 	void (*on_data)(struct client_exchange *x, const char *bytes, size_t len);
 	/* Called once, at the end; the exchange may be sent again from here. */
 	void (*on_end)(struct client_exchange *x, enum client_failure failure);
-	int status;            /* HTTP; 0 before the head came */
-	double sent_ms;        /* when it was handed to the connection's queue */
-	char why[128];         /* of a failure */
+	int status;     /* HTTP; 0 before the head came */
+	bool enough;    /* on_data sets it: no more is wanted, and it ends as CLIENT_BROKEN */
+	double sent_ms; /* when it was handed to the connection's queue */
+	char why[128];  /* of a failure */
 	struct client *client; /* the client's own from here on */
 	void *handle;
 	struct client_exchange *next, **before; /* of those in flight */

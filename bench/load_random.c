@@ -7,6 +7,8 @@
 
 #include "bench/load_parts.h"
 
+#define MOST_SHAPE 1e12 /* of a gamma distribution; beyond, nothing is left of its spread */
+
 uint64_t load_split(uint64_t *state) {
 	uint64_t z = *state += 0x9e3779b97f4a7c15u;
 	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -73,6 +75,8 @@ double load_random_gamma(struct load_random *random, double cv) {
 	if (cv == 1)
 		return -log(positive_unit(random));
 	double shape = 1 / (cv * cv);
+	if (shape > MOST_SHAPE)
+		return 1;
 	if (shape >= 1)
 		return gamma_above_one(random, shape) / shape;
 	/* A smaller shape: the same paper's note at its end. */

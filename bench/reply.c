@@ -167,12 +167,15 @@ static void on_event(void *arg, const char *data, size_t len) {
 	doc_free(doc);
 }
 
-void reply_feed(struct reply *r, int status, const char *bytes, size_t len, double now_ms) {
+bool reply_feed(struct reply *r, int status, const char *bytes, size_t len, double now_ms) {
 	r->now_ms = now_ms;
+	if (r->sse.line.len + r->sse.data.len + r->body.len + len > REPLY_MOST)
+		return false;
 	if (r->stream && status == 200)
 		sse_feed(&r->sse, bytes, len);
 	else
 		buffer_append(&r->body, bytes, len);
+	return true;
 }
 
 static void read_body(struct reply *r, int status) {

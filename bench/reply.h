@@ -14,6 +14,8 @@
 
 enum { REPLY_CHANGES = 16, REPLY_CODE = 40 };
 
+enum { REPLY_MOST = 64 << 20 }; /* bytes of a body, or of an event */
+
 struct reply {
 	/* Called when text comes after text; may be NULL. */
 	void (*on_gap)(void *arg, double ms);
@@ -43,8 +45,9 @@ struct reply {
 
 /* Zero it first; keeps its memory from one answer to the next. */
 void reply_begin(struct reply *r, bool stream);
-/* A piece of the body of an answer with that status. */
-void reply_feed(struct reply *r, int status, const char *bytes, size_t len, double now_ms);
+/* A piece of the body of an answer with that status. False: a body, or an event of a stream, is longer
+ * than any answer, and no more is kept. */
+bool reply_feed(struct reply *r, int status, const char *bytes, size_t len, double now_ms);
 /* The answer ended; fills in `code` if it was not whole. */
 void reply_end(struct reply *r, int status, enum client_failure failure, double now_ms);
 void reply_finish(struct reply *r);

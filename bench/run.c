@@ -243,7 +243,7 @@ static struct flight *flight_of(struct client_exchange *x) {
 
 static void on_data(struct client_exchange *x, const char *bytes, size_t len) {
 	struct flight *f = flight_of(x);
-	reply_feed(&f->reply, x->status, bytes, len, elapsed(f->runner));
+	x->enough = !reply_feed(&f->reply, x->status, bytes, len, elapsed(f->runner));
 }
 
 static void note(struct outcome *o, const struct reply *reply, int status, double now_ms) {

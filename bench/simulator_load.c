@@ -8,6 +8,7 @@
 #include <string.h>
 
 enum { BLOCK = 1024 };
+#define BACK_OFF_MS 100.0 /* of a client whose request failed, as in fathom bench */
 
 /* ---- depths ---- */
 
@@ -122,14 +123,15 @@ static struct sim_request *add(struct sim_load *l) {
 	return &l->blocks[l->n / BLOCK][l->n % BLOCK];
 }
 
-/* The next request of `client`, which is free from `now_ms` on; NULL: the load is over. */
-static struct sim_request *ask(struct sim_load *l, int client, double now_ms, bool first) {
+/* The next request of `client`, which is free from `now_ms` on and pauses at least `pause_ms`; < 0:
+ * it is the first. NULL: the load is over. */
+static struct sim_request *ask(struct sim_load *l, int client, double now_ms, double pause_ms) {
 	struct load_request drawn;
 	char ignored[160];
 	if (l->load->requests > 0 && l->n >= (size_t)l->load->requests)
 		return NULL;
 	load_draw(l->load, l->n, &drawn);
-	drawn.arrival_ms = now_ms + (first ? 0 : drawn.think_ms);
+	drawn.arrival_ms = now_ms + (pause_ms < 0 ? 0 : fmax(drawn.think_ms, pause_ms));
 	if (l->load->seconds > 0 && drawn.arrival_ms >= l->load->seconds * 1e3)
 		return NULL;
 	struct sim_request *r = add(l);
@@ -142,7 +144,8 @@ static struct sim_request *ask(struct sim_load *l, int client, double now_ms, bo
 
 struct sim_request *sim_load_next(void *arg, const struct sim_request *ended, double now_ms) {
 	(void)now_ms;
-	return ask(arg, ended->client, ended->done_ms, false);
+	bool failed = ended->end == SIM_REFUSED || ended->end == SIM_EXPIRED;
+	return ask(arg, ended->client, ended->done_ms, failed ? BACK_OFF_MS : 0);
 }
 
 /* ---- either ---- */
@@ -172,7 +175,7 @@ bool sim_load_open(struct sim_load *l, struct load *load, const struct sim_machi
 			return false;
 	}
 	for (int i = 0; i < load->clients; i++)
-		ask(l, i, 0, true);
+		ask(l, i, 0, -1);
 	if (l->failed)
 		snprintf(err, errlen, "not enough memory");
 	return !l->failed;

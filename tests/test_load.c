@@ -116,6 +116,13 @@ TEST(gamma_gaps_have_the_mean_and_cv_that_are_asked_for) {
 	}
 }
 
+TEST(gamma_with_hardly_any_spread_is_even) {
+	struct load_random random;
+	load_random_init(&random, 1);
+	CHECK(load_random_gamma(&random, 1e-300) == 1);
+	CHECK(fabs(load_random_gamma(&random, 1e-5) - 1) < 1e-3);
+}
+
 TEST(gamma_with_cv_1_over_root_2_has_the_quantiles_of_erlang_2) {
 	/* Shape 2: P(X <= x) = 1 - e^-2x (1 + 2x) with mean 1; at x = 1 it is 1 - 3 e^-2. */
 	struct load_random random;

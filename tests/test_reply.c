@@ -140,6 +140,22 @@ TEST(an_answer_that_was_cut_says_so) {
 	                                .cut);
 }
 
+TEST(a_body_or_a_line_without_an_end_is_given_up) {
+	static char piece[1 << 20];
+	memset(piece, 'x', sizeof piece);
+	for (int streams = 0; streams < 2; streams++) {
+		struct reply r = { 0 };
+		int fed = 0;
+		begin(&r, streams);
+		while (fed < 1000 && reply_feed(&r, 200, piece, sizeof piece, 1))
+			fed++;
+		CHECK_INT(fed, 64);
+		reply_end(&r, 200, CLIENT_BROKEN, 2);
+		CHECK_STR(r.code, "broken");
+		reply_finish(&r);
+	}
+}
+
 TEST(errors_are_named_by_their_code_else_by_their_status) {
 	CHECK_STR(whole("{\"error\":{\"code\":\"server_overloaded\",\"type\":\"x\"}}", 503).code,
 	                "server_overloaded");

@@ -7,6 +7,7 @@
 #include "bench/load.h"
 #include "bench/simulator.h"
 #include "bench/simulator_batch.h"
+#include "bench/simulator_load.h"
 #include "tests/check.h"
 
 /* ---- machines ---- */
@@ -61,6 +62,28 @@ static struct sim_request request_at(double arrival_ms, int prompt, int tokens) 
 
 static bool near(double a, double b, double relative) {
 	return fabs(a - b) <= relative * fabs(b);
+}
+
+/* ---- closed loops ---- */
+
+TEST(a_refused_client_of_a_closed_loop_pauses) {
+	/* Else it would ask again at the same moment, for ever. */
+	struct cost_model cost = flat_cost();
+	struct load load;
+	struct sim_load l;
+	char err[256] = "";
+	open_machine(&cost, 1);
+	load_init(&load);
+	CHECK(load_settle(&load, err, sizeof err));
+	CHECK(sim_load_open(&l, &load, &machine, err, sizeof err));
+	struct sim_request *r = sim_load_at(&l, 0);
+	r->end = SIM_REFUSED;
+	r->done_ms = 5;
+	CHECK(sim_load_next(&l, r, 5)->arrival_ms == 105);
+	r->end = SIM_ANSWERED;
+	CHECK(sim_load_next(&l, r, 5)->arrival_ms == 5);
+	sim_load_close(&l);
+	sim_machine_finish(&machine);
 }
 
 /* ---- one request ---- */
