@@ -94,7 +94,7 @@ def main():
     parser.add_argument("--binary", default="build/fathom")
     simulator = Simulator(parser.parse_args().binary)
     print("### The demo, 12 x 128\n")
-    replicas(simulator, "demo", ["1", "2", "4", "8"], (("fathom", "auto"), ("fixed:6", "6"), ("fixed:12", "12")))
+    replicas(simulator, "demo", ["1", "2", "4"], (("fathom", "auto"), ("fixed:6", "6"), ("fixed:12", "12")))
     mixes(simulator, "demo", ["1", "4"])
     print("### 24 x 1024, random weights\n")
     replicas(simulator, "large", ["1", "4", "16"], (("fathom", "auto"), ("fixed:12", "12")))
