@@ -61,6 +61,11 @@ static bool fits(void *arg, const struct scheduled *s, const struct subnet *subn
 	return sim_batch_fits(&node->batch, &((const struct sim_active *)s)->run.work, subnet);
 }
 
+/* Requests predicted in time find room in a queue that others have filled. */
+static int with_room(int most) {
+	return most + most / 4;
+}
+
 bool sim_node_init(struct sim_node *node, const struct sim_options *options, int index,
                 struct sim_pool *pool) {
 	const struct sim_machine *machine = options->machine;
@@ -78,7 +83,7 @@ bool sim_node_init(struct sim_node *node, const struct sim_options *options, int
 	if (!options->frozen)
 		cost_history_init(&node->history, &node->cost, 1);
 	struct scheduler_options scheduler = { .limits = machine->limits,
-		.most_waiting = options->queue_requests,
+		.most_waiting = with_room(options->queue_requests),
 		.overload_min_depth = options->overload_min_depth,
 		.overload_max_depth = options->overload_max_depth,
 		.backlog_ms = options->backlog_ms,
@@ -255,10 +260,13 @@ static enum scheduler_refusal at_the_door(
                 const struct sim_node *node, const struct scheduled *s, double now_ms) {
 	struct scheduler_view view;
 	struct scheduler_foresight f;
-	if (scheduler_waiting(node->scheduler) + node->inboxed >= node->options->queue_requests)
-		return SCHEDULER_OVERLOADED;
 	scheduler_view(node->scheduler, &view);
 	scheduler_foresee(&view, &node->cost, s, now_ms, &f);
+	int most = node->options->queue_requests;
+	if (f.in_time)
+		most = with_room(most);
+	if (scheduler_waiting(node->scheduler) + node->inboxed >= most)
+		return SCHEDULER_OVERLOADED;
 	return f.refusal;
 }
 

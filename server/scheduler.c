@@ -20,6 +20,7 @@ struct scheduler *scheduler_create(const struct scheduler_options *options) {
 	/* One that waits for places for its next group runs, too. */
 	s->most_running = 2 * options->limits.sequences + 8;
 	s->next_deadline_ms = INFINITY;
+	s->due_seen_ms = -INFINITY;
 	s->calm_ms = -INFINITY;
 	s->stepped = true;
 	size_t waiting = (size_t)options->most_waiting, running = (size_t)s->most_running;
@@ -30,7 +31,7 @@ struct scheduler *scheduler_create(const struct scheduler_options *options) {
 	s->sorted = calloc(running, sizeof(struct scheduled *));
 	s->needs = calloc(running, sizeof *s->needs);
 	s->keys = calloc(running, sizeof *s->keys);
-	if (s->waiting && s->running && s->due && s->sorted && s->needs && s->keys)
+	if (s->waiting && s->running && s->due && s->sorted && s->needs && s->keys && s->slack)
 		return s;
 	scheduler_destroy(s);
 	return NULL;
@@ -97,6 +98,7 @@ static void begin_running(struct scheduler *s, struct scheduled *r) {
 	s->running[i] = r;
 	r->at.index = i;
 	r->at.running = true;
+	s->running_places += r->places;
 }
 
 static void stop_running(struct scheduler *s, struct scheduled *r) {
@@ -106,6 +108,7 @@ static void stop_running(struct scheduler *s, struct scheduled *r) {
 		s->running[i]->at.index = i;
 	}
 	r->at.running = false;
+	s->running_places -= r->places;
 }
 
 bool scheduler_arrive(struct scheduler *s, struct scheduled *r, const struct cost_model *cost,
@@ -209,6 +212,7 @@ static struct scheduler_terms terms_of(const struct scheduler *s, const struct s
 		.overload_max_depth = s->options.overload_max_depth,
 		.without = s->options.without,
 		.load = &s->load,
+		.least_load = &s->least_load,
 		.waiting_places = s->waiting_places - r->places,
 		.level = s->level };
 }
@@ -227,7 +231,7 @@ static bool attainable(const struct scheduler_terms *terms, const struct cost_mo
 	static const struct cost_load idle;
 	struct scheduler_terms alone = *terms;
 	struct scheduler_foresight f;
-	alone.load = &idle;
+	alone.load = alone.least_load = &idle;
 	alone.waiting_places = 0;
 	alone.level = alone.layers[alone.main_stack];
 	scheduler_decide(&alone, cost, r, r->arrival_ms, &f);

@@ -172,6 +172,7 @@ struct scheduled {
 		bool lost;         /* its budget can no longer be met, or was given up for others */
 		double given_up_ms; /* until this moment; < 0: it was not */
 		double rested_ms;   /* how long it has rested, less what it has run since */
+		bool turn;          /* it has rested enough: it is in the next step */
 		double held_ms;     /* since when it is held back in the queue; < 0: it is not */
 		int index;          /* in the array of the waiting or the running */
 	} at;
@@ -281,7 +282,8 @@ struct scheduler_view {
 	int overload_min_depth, overload_max_depth;
 	double backlog_bound_ms;
 	unsigned without;
-	struct cost_load load; /* what runs */
+	struct cost_load load;       /* what runs */
+	struct cost_load least_load; /* the same while what has no need takes turns */
 	int waiting, waiting_places;
 	int running_places;
 	double wait_ms;     /* until a request without a budget that comes now would join */

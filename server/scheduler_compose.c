@@ -12,7 +12,8 @@
 
 #include "server/scheduler_parts.h"
 
-/* Whoever has rested so long runs again, and then three quarters of the time at most. */
+/* Whoever has rested so long takes turns with others of its kind, in a quarter of the rows that are
+ * worth running side by side; alone it then rests three quarters of the time at most. */
 #define MOST_REST_MS 100.0
 #define REST_SHARE 3.0 /* of rest for each millisecond that it ran */
 /* What waits without a need is held back so long at most. */
@@ -21,7 +22,9 @@
 #define PROMPT_ROOM 4.0
 /* Nor does it wait for others when no more than so many steps are left before it must begin. */
 #define URGENT 4.0
-enum { LEAST_CHUNK = 8 };
+/* So long after a request with a due time was there, places are kept free for the next. */
+#define EXPECT_DUE_MS 10000.0
+enum { LEAST_CHUNK = 8, KEPT_PLACES = 8 /* one in so many */ };
 
 static double lesser(double a, double b) {
 	return a < b ? a : b;
@@ -144,6 +147,37 @@ static void add_along(
 	s->filler_rest_ms = lesser(s->filler_rest_ms, rest_ms > 0 ? rest_ms : 0);
 }
 
+/* Rows of a step in which those without a need take turns. */
+static int turn_rows(const struct scheduler *s) {
+	return s->rates.enough > 4 ? s->rates.enough / 4 : 1;
+}
+
+/* Under pressure those without a need take turns. */
+static void limit_along(struct scheduler *s) {
+	double most = turn_rows(s);
+	if (s->filler_rows <= most)
+		return;
+	s->filler_layers *= most / s->filler_rows;
+	s->filler_rows = most;
+}
+
+/* What runs while those without a need take turns. */
+static void sum_least(struct scheduler *s) {
+	int turns = turn_rows(s), fillers = 0;
+	memset(&s->least_load, 0, sizeof s->least_load);
+	for (int i = 0; i < s->n_running; i++) {
+		const struct scheduled *r = s->running[i];
+		const struct scheduled_progress *p = &r->progress;
+		int rows = p->rows + p->coming_rows;
+		if (!scheduler_may_rest(s, r)) {
+			scheduler_add_load(p, &r->subnet, &s->least_load);
+		} else if (fillers + rows <= turns) {
+			fillers += rows;
+			add_rows(&r->subnet, rows, p->keys + p->coming_keys, &s->least_load);
+		}
+	}
+}
+
 /* Layers that any row keeps are run: plans of different depths may share few. */
 static void set_bias(struct scheduler *s, const struct cost_model *cost) {
 	struct cost_load load;
@@ -196,10 +230,13 @@ void scheduler_sum_up(struct scheduler *s, const struct cost_model *cost, double
 			s->pace_ms = lesser(s->pace_ms, n->left_ms / n->tokens);
 	}
 	s->step_ms = step_ms(s, cost, &s->load, NULL, 0);
+	sum_least(s);
 	if (!needs && s->n_due == 0)
 		return;
+	s->due_seen_ms = now_ms;
 	for (int i = 0; i < s->n_running; i++)
 		add_along(s, s->running[i], &s->needs[i]);
+	limit_along(s);
 	set_bias(s, cost);
 }
 
@@ -244,9 +281,13 @@ bool scheduler_held(const struct scheduler *s, const struct cost_model *cost, st
 	                || (s->options.without & SCHEDULER_WITHOUT_HOLD))
 		return false;
 	int rows = r->work.choices, enough = s->rates.enough;
-	if (is_filler(r))
-		return s->n_due > 0 && s->load.decode_rows + rows > enough
-		                && !held_enough(r, now_ms);
+	if (is_filler(r)) {
+		int most = s->options.limits.sequences;
+		bool crowds = s->n_due > 0 && s->load.decode_rows + rows > enough;
+		bool fills = now_ms - s->due_seen_ms < EXPECT_DUE_MS
+		                && s->running_places + r->places > most - most / KEPT_PLACES;
+		return (crowds || fills) && !held_enough(r, now_ms);
+	}
 	return isfinite(r->at.due_ms) && s->due_rows > 0 && s->due_rows + rows > enough
 	                && r->at.start_ms - now_ms > URGENT * s->step_ms;
 }
@@ -301,7 +342,27 @@ static double key_of(const struct scheduler *s, int i) {
 		return -INFINITY;
 	if (isfinite(n->left_ms))
 		return s->running[i]->at.due_ms;
-	return s->running[i]->at.rested_ms >= MOST_REST_MS ? -INFINITY : INFINITY;
+	return s->running[i]->at.turn ? -INFINITY : INFINITY;
+}
+
+/* Of those who have rested enough the ones who have rested longest. */
+static void give_turns(struct scheduler *s) {
+	for (int i = 0; i < s->n_running; i++)
+		s->running[i]->at.turn = false;
+	for (int left = turn_rows(s); left > 0;) {
+		struct scheduled *next = NULL;
+		for (int i = 0; i < s->n_running; i++) {
+			struct scheduled *r = s->running[i];
+			if (r->progress.rows > 0 && !r->at.turn && scheduler_may_rest(s, r)
+			                && r->at.rested_ms >= MOST_REST_MS
+			                && (!next || r->at.rested_ms > next->at.rested_ms))
+				next = r;
+		}
+		if (!next)
+			return;
+		next->at.turn = true;
+		left -= next->progress.rows;
+	}
 }
 
 /* Those with rows by key; returns their number. */
@@ -357,6 +418,7 @@ static int most_together(struct scheduler *s, const struct cost_model *cost, int
 /* Lets those that are due last rest; `load` becomes that of the others. */
 static void choose_rests(
                 struct scheduler *s, const struct cost_model *cost, struct cost_load *load) {
+	give_turns(s);
 	int n = sort_by_key(s), must = 0;
 	while (must < n && s->keys[must] == -INFINITY)
 		must++;

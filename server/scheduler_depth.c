@@ -42,6 +42,12 @@ static void predict(const struct scheduler_terms *terms, const struct cost_model
 	cost_predict(cost, &terms->limits, terms->load, &work, ret_time);
 }
 
+/* Whether those without a need could make way for it. */
+static bool is_crowded(const struct scheduler_terms *terms) {
+	return terms->least_load->decode_rows < terms->load->decode_rows
+	                && !(terms->without & SCHEDULER_WITHOUT_RESTS);
+}
+
 static bool same_depths(const struct subnet *a, const struct subnet *b) {
 	return a->stack[STACK_ENCODER].depth == b->stack[STACK_ENCODER].depth
 	                && a->stack[STACK_DECODER].depth == b->stack[STACK_DECODER].depth;
@@ -156,13 +162,27 @@ static bool lower_to_level(
 	return lowered;
 }
 
-static void decide_free(const struct scheduler_terms *terms, const struct cost_model *cost,
-                const struct scheduled *r, double spent_ms, struct scheduler_foresight *ret) {
-	struct scheduler_budget budget = budget_of(r, spent_ms);
+/* The highest rung, none above the level, that is predicted to keep the budgets; else the lowest. */
+static void decide_budgeted(const struct scheduler_terms *terms, const struct cost_model *cost,
+                const struct scheduled *r, const struct scheduler_budget *budget,
+                struct scheduler_foresight *ret) {
 	double margin = planning_margin(scheduler_margin(cost, r));
 	struct stand at;
 	stand_highest(terms, r, &at);
+	if (cost->fitted && !(terms->without & SCHEDULER_WITHOUT_NEIGHBOURS))
+		lower_to_level(terms, r, &at);
+	predict(terms, cost, r, &at.subnet, &ret->time);
+	while (!(ret->fits = scheduler_fits(budget, &ret->time, margin)) && step_lower(r, &at))
+		predict(terms, cost, r, &at.subnet, &ret->time);
+	ret->subnet = at.subnet;
+}
+
+static void decide_free(const struct scheduler_terms *terms, const struct cost_model *cost,
+                const struct scheduled *r, double spent_ms, struct scheduler_foresight *ret) {
+	struct scheduler_budget budget = budget_of(r, spent_ms);
+	struct stand at;
 	if (!scheduler_budgeted(r)) {
+		stand_highest(terms, r, &at);
 		ret->reason = lower_by_load(terms, r, &at) ? REASON_OVERLOAD : REASON_DEFAULT;
 		ret->subnet = at.subnet;
 		ret->fits = true;
@@ -170,17 +190,11 @@ static void decide_free(const struct scheduler_terms *terms, const struct cost_m
 		return;
 	}
 	ret->reason = REASON_BUDGET;
-	if (cost->fitted && !(terms->without & SCHEDULER_WITHOUT_NEIGHBOURS))
-		lower_to_level(terms, r, &at);
-	predict(terms, cost, r, &at.subnet, &ret->time);
-	while (!(ret->fits = scheduler_fits(&budget, &ret->time, margin)) && step_lower(r, &at))
-		predict(terms, cost, r, &at.subnet, &ret->time);
-	ret->subnet = at.subnet;
+	decide_budgeted(terms, cost, r, &budget, ret);
 }
 
-void scheduler_decide(const struct scheduler_terms *terms, const struct cost_model *cost,
-                const struct scheduled *r, double now_ms, struct scheduler_foresight *ret) {
-	double spent_ms = (now_ms > r->arrival_ms ? now_ms - r->arrival_ms : 0) + terms->wait_ms;
+static void decide(const struct scheduler_terms *terms, const struct cost_model *cost,
+                const struct scheduled *r, double spent_ms, struct scheduler_foresight *ret) {
 	*ret = (struct scheduler_foresight){ .queue_ms = terms->wait_ms };
 	if (r->automatic) {
 		decide_free(terms, cost, r, spent_ms, ret);
@@ -192,6 +206,17 @@ void scheduler_decide(const struct scheduler_terms *terms, const struct cost_mod
 		ret->fits = scheduler_fits(&budget, &ret->time, scheduler_margin(cost, r));
 	}
 	ret->predicted_ms = cost->fitted ? spent_ms + ret->time.total_ms : -1;
+}
+
+void scheduler_decide(const struct scheduler_terms *terms, const struct cost_model *cost,
+                const struct scheduled *r, double now_ms, struct scheduler_foresight *ret) {
+	double spent_ms = (now_ms > r->arrival_ms ? now_ms - r->arrival_ms : 0) + terms->wait_ms;
+	decide(terms, cost, r, spent_ms, ret);
+	if (ret->fits || !cost->fitted || !is_crowded(terms))
+		return;
+	struct scheduler_terms least = *terms;
+	least.load = terms->least_load;
+	decide(&least, cost, r, spent_ms, ret);
 }
 
 /* ---- levels ---- */

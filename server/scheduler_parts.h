@@ -37,9 +37,10 @@ struct scheduler_terms {
 	int overload_min_depth, overload_max_depth;
 	unsigned without;
 	const struct cost_load *load;
-	int waiting_places; /* that others wait for */
-	int level;          /* highest for requests with a budget */
-	double wait_ms;     /* until joining */
+	const struct cost_load *least_load; /* while what has no need takes turns */
+	int waiting_places;                 /* that others wait for */
+	int level;                          /* highest for requests with a budget */
+	double wait_ms;                     /* until joining */
 };
 
 struct scheduler {
@@ -49,6 +50,8 @@ struct scheduler {
 	int n_waiting, waiting_places;
 	struct scheduled **running; /* [most_running] by class, then latest start */
 	int n_running, most_running;
+	int running_places;     /* that all of them take, or will take */
+	double due_seen_ms;     /* when a request with a due time was last there */
 	struct scheduled **due; /* [both] with a due time, waiting or running, by it */
 	int n_due;
 	double next_deadline_ms; /* no deadline passes before this moment */
@@ -60,6 +63,7 @@ struct scheduler {
 	bool levelled; /* `level` is known */
 	struct scheduler_rates rates;
 	struct cost_load load;
+	struct cost_load least_load;  /* the same while what has no need takes turns */
 	struct scheduler_need *needs; /* [most_running], of running[i] */
 	/* Rows, and rows times layers, of those that are not due: of what has a time per token, which
 	 * is in every step, and of what has no need and can rest for filler_rest_ms from now on. */

@@ -76,6 +76,7 @@ void scheduler_view(const struct scheduler *s, struct scheduler_view *ret_view) 
 		if (r->at.lost || isinf(r->at.due_ms))
 			v->backlog_ms += r->at.low_ms;
 	}
+	v->least_load = s->load.decode_rows > 0 ? s->least_load : v->load;
 	v->wait_ms = wait_ms(s);
 	draw_curve(s, v);
 }
@@ -100,7 +101,7 @@ static void look_up(const struct scheduler_view *v, double due_ms, double now_ms
 
 static void alone_terms(struct scheduler_terms *terms) {
 	static const struct cost_load idle;
-	terms->load = &idle;
+	terms->load = terms->least_load = &idle;
 	terms->waiting_places = 0;
 	terms->wait_ms = 0;
 	terms->level = terms->layers[terms->main_stack];
@@ -115,6 +116,7 @@ void scheduler_foresee(const struct scheduler_view *view, const struct cost_mode
 		.overload_max_depth = view->overload_max_depth,
 		.without = view->without,
 		.load = &view->load,
+		.least_load = &view->least_load,
 		.waiting_places = view->waiting_places,
 		.wait_ms = view->wait_ms };
 	struct scheduler_terms alone = terms;
@@ -129,6 +131,7 @@ void scheduler_foresee(const struct scheduler_view *view, const struct cost_mode
 		/* What is due later waits for it, and what has no budget. */
 		look_up(view, at.due_ms, now_ms, cost->margin, &before_ms, &free_ms);
 		terms.wait_ms *= all_ms > 0 ? before_ms / all_ms : 0;
+		terms.wait_ms = terms.wait_ms < before_ms ? terms.wait_ms : before_ms;
 	}
 	scheduler_decide(&terms, cost, r, now_ms, ret);
 	if (!cost->fitted || !scheduler_budgeted(r))
