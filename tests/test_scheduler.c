@@ -448,6 +448,36 @@ TEST(where_more_rows_give_no_more_tokens_few_run_side_by_side) {
 	toy_close(&toy);
 }
 
+TEST(a_flood_without_budgets_does_not_make_budgets_late) {
+	/* A step of r rows takes 1 + r ms: 64 of the flood would take 65, and the tight ones, ten
+	 * tokens each, 650. Alone they take 20 and their prompt. */
+	struct cost_model cost = steep_cost();
+	toy_open(&toy, &cost, 64, 0);
+	struct toy_request *first = toy_request(&toy, 4, 10, 150);
+	toy_arrive(&toy, first);
+	toy_turn(&toy);
+	for (int i = 0; i < 200; i++)
+		toy_arrive(&toy, toy_request(&toy, 4, 200, 0));
+	for (int i = 0; i < 40; i++)
+		toy_turn(&toy);
+	int met = toy_met(first);
+	for (int i = 0; i < 20; i++) {
+		struct toy_request *tight = toy_request(&toy, 4, 10, 300);
+		toy_arrive(&toy, tight);
+		while (tight->done_ms < 0)
+			toy_turn(&toy);
+		met += toy_met(tight);
+	}
+	CHECK_INT(met, 21);
+	/* The flood gets on meanwhile. */
+	int most = 0;
+	for (int i = 0; i < toy.n; i++)
+		most = toy.requests[i].steps > most ? toy.requests[i].steps : most;
+	CHECK(most > 10);
+	toy_run(&toy);
+	toy_close(&toy);
+}
+
 /* ---- refusals ---- */
 
 TEST(what_the_pool_cannot_hold_is_refused) {
