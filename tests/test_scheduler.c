@@ -449,8 +449,8 @@ TEST(where_more_rows_give_no_more_tokens_few_run_side_by_side) {
 }
 
 TEST(a_flood_without_budgets_does_not_make_budgets_late) {
-	/* A step of r rows takes 1 + r ms: 64 of the flood would take 65, and the tight ones, ten
-	 * tokens each, 650. Alone they take 20 and their prompt. */
+	/* A step of r rows takes 1 + r ms: 64 of the flood would take 65, and the tight ones, sixty
+	 * tokens each, four seconds. Beside one row they take 180 ms and their prompt. */
 	struct cost_model cost = steep_cost();
 	toy_open(&toy, &cost, 64, 0);
 	struct toy_request *first = toy_request(&toy, 4, 10, 150);
@@ -462,7 +462,7 @@ TEST(a_flood_without_budgets_does_not_make_budgets_late) {
 		toy_turn(&toy);
 	int met = toy_met(first);
 	for (int i = 0; i < 20; i++) {
-		struct toy_request *tight = toy_request(&toy, 4, 10, 300);
+		struct toy_request *tight = toy_request(&toy, 4, 60, 320);
 		toy_arrive(&toy, tight);
 		while (tight->done_ms < 0)
 			toy_turn(&toy);
