@@ -214,10 +214,18 @@ def layers_by_tokens(seen):
     return layers / tokens if tokens else None
 
 
+def layers_by_answers(depth):
+    """The same of a result alone: by tokens with one stack; with two, each answer counted once."""
+    pairs = {name: n for name, n in (depth.get("histogram") or {}).items() if "x" in name}
+    if pairs:
+        return sum(n * sum(map(int, name.split("x"))) for name, n in pairs.items()) / sum(pairs.values())
+    return depth.get("by_tokens_mean") or depth.get("mean")
+
+
 def numbers(run, depths, seen=None):
     budget, depth = run["budget"], run.get("depth") or {}
     return {"asked": budget["asked"], "met": budget["met"], "missed": budget["asked"] - budget["met"],
-            "share": budget["met"] / budget["asked"], "depth": layers_by_tokens(seen) if seen else depth.get("by_tokens_mean") or depth.get("mean"),
+            "share": budget["met"] / budget["asked"], "depth": layers_by_tokens(seen) if seen else layers_by_answers(depth),
             "depth_of_requests": depth.get("mean"),
             "quality": mean_quality(depth.get("histogram") or {}, depths), "changed": depth.get("changed", 0),
             "goodput_per_s": run["goodput_per_s"], "prediction_p50": (run.get("prediction_error") or {}).get("p50"),

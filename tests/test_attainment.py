@@ -51,6 +51,8 @@ def layers_of_both_stacks_count_by_tokens():
     seen = [{"tokens": "10", "mean_depth": "3", "depth": "6x3"}, {"tokens": "30", "mean_depth": "6", "depth": "12x6"},
             {"tokens": "0", "mean_depth": "", "depth": ""}]
     assert near(attainment.layers_by_tokens(seen), (10 * 9 + 30 * 18) / 40)
+    assert near(attainment.layers_by_answers({"mean": 2, "histogram": {"12x6": 3, "4x2": 1}}), 15)
+    assert attainment.layers_by_answers({"mean": 2, "by_tokens_mean": 3, "histogram": {"2": 1}}) == 3
 
 
 def perplexities_are_averaged_by_their_logarithms():
