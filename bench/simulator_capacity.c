@@ -27,6 +27,12 @@ static bool attains(const struct sim_study *study, const char *policy, double ra
 		snprintf(err, errlen, "not enough memory");
 		return false;
 	}
+	if (summary.score.asked == 0) {
+		snprintf(err, errlen,
+		                "a capacity is the rate at which budgets are met, and no request "
+		                "has one: give --latency-budget-ms, say");
+		return false;
+	}
 	*ret_attains = summary.attainment >= target;
 	if (*ret_attains && rate > ret->rate) {
 		ret->rate = rate;

@@ -25,12 +25,15 @@ static double tier(const char *name) {
 	return 0;
 }
 
-/* "6" or "12x6", by stack; a single number is the main stack's. False: it is neither. */
+/* "6" or "12x6", by stack; a single number is the main stack's. False: it is neither, or more layers
+ * or stacks than the model has. */
 static bool set_depth(const struct sim_machine *machine, const char *text, int ret[STACKS]) {
+	const struct stack_facts *stack = machine->model->facts.stack;
 	int encoder, decoder;
 	if (!*text)
 		return true;
-	if (!load_parse_depth(text, &encoder, &decoder))
+	if (!load_parse_depth(text, &encoder, &decoder) || decoder > stack[STACK_DECODER].layers
+	                || encoder > stack[STACK_ENCODER].layers)
 		return false;
 	ret[STACK_DECODER] = decoder;
 	ret[STACK_ENCODER] = machine->model->facts.kind == KIND_SEQ2SEQ ? encoder : 0;
@@ -75,7 +78,7 @@ bool sim_load_convert(const struct sim_load *l, const struct load_request *from,
 		r.length = r.max_tokens;
 	if (!choose_depth(l, from, &r) || !set_depth(l->machine, class->min_depth, r.min_depth)
 	                || !set_depth(l->machine, class->max_depth, r.max_depth)) {
-		snprintf(err, errlen, "class \"%s\": its depths are none that can be simulated",
+		snprintf(err, errlen, "class \"%s\": the model has none of its depths",
 		                class->name);
 		return false;
 	}

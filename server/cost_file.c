@@ -217,7 +217,10 @@ bool cost_read(const struct doc *doc, const char *name, struct cost_file *ret_fi
 	};
 	struct cost_file file;
 	memset(&file, 0, sizeof file);
-	check_rows(&r);
+	if (!doc_get(r.object, "rows"))
+		doc_fail(&r, "there is no cost_model: this is no answer of GET /v1/depths");
+	if (!r.failed)
+		check_rows(&r);
 	if (!r.failed)
 		read_stacks(&r, &file);
 	for (int i = 0; i < MEMBERS && !r.failed; i++) {
