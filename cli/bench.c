@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "bench/report.h"
+#include "bench/report/report.h"
 #include "cli/args.h"
 #include "cli/cli.h"
 #include "cli/output.h"

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "bench/run.h"
+#include "bench/client/run.h"
 #include "cli/load_args.h"
 
 struct bench_options {

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "bench/load.h"
+#include "bench/load/load.h"
 #include "cli/args.h"
 
 enum { LOAD_FLAGS = 48 };

@@ -9,9 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "bench/report.h"
-#include "bench/simulator_capacity.h"
-#include "bench/simulator_study.h"
+#include "bench/report/report.h"
+#include "bench/simulator/capacity.h"
+#include "bench/simulator/study.h"
 #include "cli/args.h"
 #include "cli/cli.h"
 #include "cli/output.h"

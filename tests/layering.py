@@ -25,8 +25,8 @@ LIBRARIES = {  # header: the files that may see it, as patterns over the path, a
     "cblas.h": (r"model/ops_blas\.c", 1),
     "pcre2.h": (r"model/pattern\.c", 1),
     "sentencepiece_processor.h": (r"model/pieces\.cc", 1),
-    "curl/curl.h": (r"bench/client\.c", 1),
-    "uv.h": (r"server/.*|bench/client[^/]*", None),
+    "curl/curl.h": (r"bench/client/client\.c", 1),
+    "uv.h": (r"server/.*|bench/client/[^/]*", None),
     "jansson.h": (r"proto/.*|config/.*|model/doc\.c|tests/.*", None),
 }
 SYNCHRONISATION = {"pthread.h", "stdatomic.h", "threads.h", "semaphore.h"}

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "bench/report.h"
+#include "bench/report/report.h"
 
 int main(int argc, char **argv) {
 	FILE *file = argc == 3 ? fopen(argv[1], "r") : NULL;

@@ -2,8 +2,8 @@
 /* Histograms against sorting. */
 #include <math.h>
 
-#include "bench/histogram.h"
-#include "bench/load.h"
+#include "bench/load/load.h"
+#include "bench/result/histogram.h"
 #include "tests/check.h"
 
 static int by_value(const void *a, const void *b) {

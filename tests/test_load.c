@@ -2,7 +2,7 @@
 /* Loads: their words, what is drawn from them, and traces. */
 #include <math.h>
 
-#include "bench/load_parts.h"
+#include "bench/load/parts.h"
 #include "tests/check.h"
 
 static char err[512];

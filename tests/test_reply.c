@@ -2,7 +2,7 @@
 /* Answers as a client reads them: streams cut anywhere, bodies, errors. */
 #include <math.h>
 
-#include "bench/reply.h"
+#include "bench/client/reply.h"
 #include "tests/check.h"
 
 /* As fathom streams: three tokens, a step down, usage. */

@@ -2,7 +2,7 @@
 /* A result inside its page: data stay data whatever a model or a run is called. */
 #include <unistd.h>
 
-#include "bench/report.h"
+#include "bench/report/report.h"
 #include "tests/check.h"
 
 static const char OPEN[] = "<script type=\"application/json\" id=\"result\">";

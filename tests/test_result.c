@@ -2,8 +2,8 @@
 /* From outcomes to numbers, worked out by hand. */
 #include <math.h>
 
-#include "bench/result.h"
-#include "bench/run.h"
+#include "bench/client/run.h"
+#include "bench/result/result.h"
 #include "model/doc.h"
 #include "tests/check.h"
 

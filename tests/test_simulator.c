@@ -3,11 +3,11 @@
 #include <math.h>
 #include <string.h>
 
-#include "bench/clairvoyant.h"
-#include "bench/load.h"
-#include "bench/simulator.h"
-#include "bench/simulator_batch.h"
-#include "bench/simulator_load.h"
+#include "bench/load/load.h"
+#include "bench/simulator/batch.h"
+#include "bench/simulator/clairvoyant.h"
+#include "bench/simulator/load.h"
+#include "bench/simulator/simulator.h"
 #include "tests/check.h"
 
 /* ---- machines ---- */

@@ -40,7 +40,7 @@ def main():
     target, page, style, *scripts = sys.argv[1:]
     head, tail = assemble(read(page), read(style), [read(s) for s in scripts])
     with open(target, "w", encoding="ascii") as f:
-        f.write('/* Made from report/ by embed.py. */\n#include "bench/report_page.h"\n\n')
+        f.write('/* Made from report/ by embed.py. */\n#include "bench/report/report_page.h"\n\n')
         f.write(f"const char report_page_head[] =\n{c_string(head.encode())};\n\n")
         f.write(f"const char report_page_tail[] =\n{c_string(tail.encode())};\n")
 
