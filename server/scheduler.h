@@ -23,11 +23,12 @@
  * Side by side. No more requests with due times run at once than give three quarters of the most
  *	tokens a second (a table of the cost model): more would each be slower and gain little. What
  *	waits can still choose its depth. A tight newcomer joins nevertheless, and those due last rest.
- *	Beside requests with due times, those without join in numbers as small, held back two
- *	seconds at most.
+ *	Beside requests with due times, those without join in numbers as small, and for ten seconds
+ *	after leave one place in eight free; they are held back two seconds at most.
  * Rests. Where a step of all takes longer than the tightest request bears, those without a need rest,
- *	then those due last. What has no need rests 100 ms at most and then three quarters of the
- *	time; what has a time per token never rests.
+ *	then those due last. Who has rested 100 ms without a need takes turns with its like, longest
+ *	rested first, in a quarter of the rows that are worth running side by side; a lone one rests
+ *	three quarters of the time at most. What has a time per token never rests.
  * Prompts are fed in order, as many rows as what is due before has slack for, and the steps no longer
  *	than the tightest time per token.
  * Refusals at the door, from a published view (scheduler_foresee): budgets that reject; and lost ones

@@ -18,10 +18,6 @@ void sse_finish(struct sse *s) {
 	buffer_finish(&s->data);
 }
 
-bool sse_failed(const struct sse *s) {
-	return s->line.failed || s->data.failed;
-}
-
 static void end_line(struct sse *s, const char *line, size_t len) {
 	if (len == 0) {
 		if (s->has_data && !s->data.failed)

@@ -20,7 +20,5 @@ struct sse {
 void sse_begin(struct sse *s);
 void sse_feed(struct sse *s, const char *bytes, size_t len);
 void sse_finish(struct sse *s);
-/* Whether memory ran out on the way. */
-bool sse_failed(const struct sse *s);
 
 #endif

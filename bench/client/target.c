@@ -106,12 +106,13 @@ const char *target_route(const struct target *target) {
 	return endpoints[target->endpoint].path;
 }
 
-bool target_generates(const struct target *target) {
+/* Whether its answers are text: tokens can be counted, streamed and timed. */
+static bool generates(const struct target *target) {
 	return target->endpoint == ENDPOINT_COMPLETIONS || target->endpoint == ENDPOINT_CHAT;
 }
 
 bool target_streams(const struct target *target, const struct load_class *class) {
-	return class->stream && target_generates(target);
+	return class->stream && generates(target);
 }
 
 /* ---- bodies ---------------------------------------------------------------------------------- */
@@ -189,7 +190,7 @@ void target_write_body(const struct target *target, const struct load_class *cla
 		put_text(out, "model", target->model);
 	if (target->endpoint == ENDPOINT_EMBEDDINGS)
 		buffer_puts(out, ",\"encoding_format\":\"base64\"");
-	if (target_generates(target))
+	if (generates(target))
 		put_generation(target, out, class, request);
 	if (target->fathom)
 		put_depth_and_time(out, class, request);

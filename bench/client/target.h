@@ -33,8 +33,6 @@ bool target_probe(struct target *target, struct client *client,
 void target_finish(struct target *target);
 
 const char *target_route(const struct target *target);
-/* Whether its answers are text: tokens can be counted, streamed and timed. */
-bool target_generates(const struct target *target);
 /* Whether the request's answer comes in events. */
 bool target_streams(const struct target *target, const struct load_class *class);
 

@@ -144,7 +144,6 @@ bool load_settle(struct load *load, char *err, size_t errlen);
 /* The settled load as the object that load_read reads. */
 void load_write(const struct load *load, struct buffer *out);
 
-const char *load_arrivals_name(enum load_arrivals arrivals);
 /* Whether requests come regardless of answers. */
 bool load_is_open(const struct load *load);
 /* Requests per second at second `t` of an open loop; 0 of a closed one and of a trace. */
@@ -154,7 +153,6 @@ double load_seconds(const struct load *load);
 
 /* "6", or "12x6" as encoder and decoder. False if it is neither; encoder 0: not given. */
 bool load_parse_depth(const char *text, int *ret_encoder, int *ret_decoder);
-bool load_parse_number(const char *text, struct load_number *ret);
 
 /* ---- drawing --------------------------------------------------------------------------------- */
 

@@ -94,10 +94,6 @@ const struct load_word load_words[] = {
 static const char *const arrivals_names[] = { "closed", "poisson", "gamma", "uniform", "trace" };
 static const char *const miss_names[] = { "degrade", "reject", "truncate" };
 
-const char *load_arrivals_name(enum load_arrivals arrivals) {
-	return arrivals_names[arrivals];
-}
-
 static bool same_word(const char *a, const char *b, size_t len) {
 	for (size_t i = 0; i < len; i++) {
 		if ((a[i] == '-' ? '_' : a[i]) != b[i])
@@ -133,7 +129,7 @@ static bool read_real(const char *text, const char **end, double *ret) {
 	return stop != text && errno == 0 && isfinite(*ret);
 }
 
-bool load_parse_number(const char *text, struct load_number *ret) {
+static bool parse_number(const char *text, struct load_number *ret) {
 	struct load_number n = { .kind = LOAD_FIXED };
 	const char *end;
 	if (strncmp(text, "lognormal:", 10) == 0) {
@@ -306,7 +302,7 @@ bool load_word_set(const struct load_word *word, void *object, const char *text,
 			*(double *)at = value;
 		break;
 	case LOAD_IS_NUMBER:
-		ok = load_parse_number(text, &number) && within(word, number.a)
+		ok = parse_number(text, &number) && within(word, number.a)
 		                && (number.kind != LOAD_RANGE || within(word, number.b));
 		if (ok)
 			*(struct load_number *)at = number;

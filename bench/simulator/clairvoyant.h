@@ -31,9 +31,6 @@ struct clairvoyant_score {
 	double depth;      /* mean depth of the automatic requests that were answered */
 };
 
-/* The depth that a mean counts: layers of the main stack, or of both stacks. */
-double clairvoyant_depth(const int depth[STACKS]);
-
 /* Of requests that have been simulated. */
 struct clairvoyant_score clairvoyant_score(const struct sim_request *requests, size_t n);
 

@@ -67,14 +67,15 @@ void replay_finish(struct replay *r) {
 
 /* ---- which subnets ---- */
 
-double clairvoyant_depth(const int depth[STACKS]) {
+/* The depth that a mean counts: layers of the main stack, or of both stacks. */
+static double depth_of(const int depth[STACKS]) {
 	return depth[STACK_ENCODER] + depth[STACK_DECODER];
 }
 
 static double value_of(const struct subnet *subnet) {
 	const int depth[STACKS] = { subnet->stack[STACK_ENCODER].depth,
 		subnet->stack[STACK_DECODER].depth };
-	return clairvoyant_depth(depth);
+	return depth_of(depth);
 }
 
 static bool same(const struct subnet *a, const struct subnet *b) {

@@ -54,7 +54,8 @@ static bool choose_depth(
 
 /* ---- requests ---- */
 
-bool sim_load_convert(const struct sim_load *l, const struct load_request *from,
+/* One request of the load. False with one sentence if the machine cannot serve what it asks. */
+static bool convert(const struct sim_load *l, const struct load_request *from,
                 struct sim_request *ret, char *err, size_t errlen) {
 	const struct load_class *class = &l->load->classes[from->kind];
 	struct sim_request r = { .arrival_ms = from->arrival_ms,
@@ -100,7 +101,7 @@ static bool convert_all(struct sim_load *l, const struct load_request *from, siz
 		return false;
 	}
 	for (size_t i = 0; i < n; i++) {
-		if (!sim_load_convert(l, &from[i], &l->requests[i], err, errlen))
+		if (!convert(l, &from[i], &l->requests[i], err, errlen))
 			return false;
 	}
 	l->n = n;
@@ -138,7 +139,7 @@ static struct sim_request *ask(struct sim_load *l, int client, double now_ms, do
 	if (l->load->seconds > 0 && drawn.arrival_ms >= l->load->seconds * 1e3)
 		return NULL;
 	struct sim_request *r = add(l);
-	if (!r || !sim_load_convert(l, &drawn, r, ignored, sizeof ignored))
+	if (!r || !convert(l, &drawn, r, ignored, sizeof ignored))
 		return NULL;
 	r->client = client;
 	l->n++;
@@ -174,7 +175,7 @@ bool sim_load_open(struct sim_load *l, struct load *load, const struct sim_machi
 		load_draw(load, 0, &drawn);
 		drawn.kind = i;
 		snprintf(drawn.depth, sizeof drawn.depth, "%s", load->classes[i].depth);
-		if (!sim_load_convert(l, &drawn, &probe, err, errlen))
+		if (!convert(l, &drawn, &probe, err, errlen))
 			return false;
 	}
 	for (int i = 0; i < load->clients; i++)

@@ -30,8 +30,4 @@ struct sim_request *sim_load_at(const struct sim_load *l, size_t index);
 /* sim_options::next of a closed loop, with a struct sim_load. */
 struct sim_request *sim_load_next(void *arg, const struct sim_request *ended, double now_ms);
 
-/* One request of the load. False with one sentence if the machine cannot serve what it asks. */
-bool sim_load_convert(const struct sim_load *l, const struct load_request *from,
-                struct sim_request *ret, char *err, size_t errlen);
-
 #endif
