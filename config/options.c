@@ -42,7 +42,7 @@ const struct option option_table[] = {
 	WORD(model, "kernels", kernels, "auto", "auto|native|blas",
 	                "kernels of our own, or OpenBLAS (portable; answers within tolerance "
 	                "only)"),
-	WORD(model, "cpu-level", cpu_level, "auto", "auto|c|avx2|avx512",
+	WORD(model, "cpu-level", cpu_level, "auto", "auto|c|avx2|avx512|avx512-vnni|avx512-bf16",
 	                "highest instruction set to use"),
 	INT(model, "threads", threads, "0", 0, 1024,
 	                "compute threads; 0: physical cores in the affinity mask, at most the "

@@ -69,38 +69,37 @@ static void norm_after(const struct block *b, const struct norm_weights *norm, i
 	                first, end);
 }
 
-/* y = act(W x + bias) for all rows; the members split the panels. */
-static void product(const struct block *b, const struct linear_weights *w, const float *x,
-                size_t ldx, float *y, size_t ldy, enum activation activation, int member) {
-	int first, end;
-	team_share(w->w.n_panels, member, team_size(b->team), &first, &end);
-	b->ops->linear(&(struct linear){ .w = &w->w,
-	                               .bias = w->bias,
-	                               .x = x,
-	                               .ldx = ldx,
-	                               .y = y,
-	                               .ldy = ldy,
-	                               .rows = b->rows->n,
-	                               .activation = activation },
-	                first, end);
+/* y = act(W x + bias) for all rows. */
+static struct product product(const struct block *b, const struct linear_weights *w, const float *x,
+                size_t ldx, float *y, size_t ldy) {
+	return (struct product){ .ops = b->ops,
+		.team = b->team,
+		.inputs = &b->scratch->inputs,
+		.weights = w,
+		.x = x,
+		.ldx = ldx,
+		.y = y,
+		.ldy = ldy,
+		.rows = b->rows->n };
+}
+
+/* y = act(W packed + bias), where each member has just gathered its share of `packed`. */
+static void product_of_gathered(const struct block *b, const struct linear_weights *w, float *y,
+                size_t ldy, enum activation activation, int member) {
+	struct product p = product(b, w, b->scratch->packed, b->scratch->ld_packed, y, ldy);
+	p.activation = activation;
+	product_prepare(&p, member);
+	team_barrier(b->team, member);
+	product_run(&p, member);
 }
 
 /* x[map[i]] += W y[i] + bias. */
 static void product_add(const struct block *b, const struct linear_weights *w, const float *y,
                 size_t ldy, int member) {
-	int first, end;
-	team_share(w->w.n_panels, member, team_size(b->team), &first, &end);
-	b->ops->linear(&(struct linear){ .w = &w->w,
-	                               .bias = w->bias,
-	                               .x = y,
-	                               .ldx = ldy,
-	                               .y = b->x,
-	                               .ldy = b->ldx,
-	                               .y_rows = b->rows->map,
-	                               .rows = b->rows->n,
-	                               .activation = ACTIVATION_NONE,
-	                               .add = true },
-	                first, end);
+	struct product p = product(b, w, y, ldy, b->x, b->ldx);
+	p.y_rows = b->rows->map;
+	p.add = true;
+	product_apply(&p, member);
 }
 
 /* Keys start at column `column` of the rows of qkv, values follow them. */
@@ -163,8 +162,7 @@ static void attend_to_own(const struct block *b, int member) {
 	const struct block_scratch *s = b->scratch;
 	const struct layer_weights *w = b->weights;
 	gather(b, &w->attn_norm, member);
-	team_barrier(b->team, member);
-	product(b, &w->qkv, s->packed, s->ld_packed, s->qkv, s->ld_qkv, ACTIVATION_NONE, member);
+	product_of_gathered(b, &w->qkv, s->qkv, s->ld_qkv, ACTIVATION_NONE, member);
 	team_barrier(b->team, member);
 	store_keys(b, b->facts->dim, member);
 	team_barrier(b->team, member);
@@ -179,9 +177,7 @@ static void attend_to_source(const struct block *b, int member) {
 	const struct block_scratch *s = b->scratch;
 	const struct layer_weights *w = b->weights;
 	gather(b, &w->cross_norm, member);
-	team_barrier(b->team, member);
-	product(b, &w->cross_q, s->packed, s->ld_packed, s->qkv, s->ld_qkv, ACTIVATION_NONE,
-	                member);
+	product_of_gathered(b, &w->cross_q, s->qkv, s->ld_qkv, ACTIVATION_NONE, member);
 	team_barrier(b->team, member);
 	attend(b, true, member);
 	team_barrier(b->team, member);
@@ -194,9 +190,7 @@ static void feed_forward(const struct block *b, int member) {
 	const struct block_scratch *s = b->scratch;
 	const struct layer_weights *w = b->weights;
 	gather(b, &w->ffn_norm, member);
-	team_barrier(b->team, member);
-	product(b, &w->up, s->packed, s->ld_packed, s->ffn, s->ld_ffn, b->facts->activation,
-	                member);
+	product_of_gathered(b, &w->up, s->ffn, s->ld_ffn, b->facts->activation, member);
 	team_barrier(b->team, member);
 	product_add(b, &w->down, s->ffn, s->ld_ffn, member);
 	team_barrier(b->team, member);
@@ -215,9 +209,7 @@ void block_apply(const struct block *b, int member) {
 void block_source(const struct block *b, int source_dim, int member) {
 	const struct block_scratch *s = b->scratch;
 	copy_rows(b, source_dim, member);
-	team_barrier(b->team, member);
-	product(b, &b->weights->cross_kv, s->packed, s->ld_packed, s->qkv, s->ld_qkv,
-	                ACTIVATION_NONE, member);
+	product_of_gathered(b, &b->weights->cross_kv, s->qkv, s->ld_qkv, ACTIVATION_NONE, member);
 	team_barrier(b->team, member);
 	/* What follows writes `qkv` only behind its own barrier. */
 	store_keys(b, 0, member);

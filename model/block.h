@@ -19,6 +19,7 @@
 
 #include "model/facts.h"
 #include "model/ops.h"
+#include "model/product.h"
 #include "model/team.h"
 #include "model/weights.h"
 
@@ -51,6 +52,7 @@ struct block_scratch {
 	size_t ld_qkv;
 	float *ffn; /* [rows][ffn] */
 	size_t ld_ffn;
+	struct product_inputs inputs; /* [rows] of the product in progress */
 	float *attend;
 	size_t attend_stride;
 };

@@ -5,14 +5,16 @@
 
 #include "model/ops.h"
 
-static const char *const level_names[] = { "c", "avx2", "avx512" };
+static const char *const level_names[CPU_LEVELS] = { "c", "avx2", "avx512", "avx512-vnni",
+	"avx512-bf16" };
+static const char *const format_names[WEIGHT_FORMATS] = { "f32", "bf16", "int8", "int4" };
 
 bool cpu_level_parse(const char *name, enum cpu_level *ret_level) {
 	if (strcmp(name, "auto") == 0) {
 		*ret_level = CPU_LEVEL_AUTO;
 		return true;
 	}
-	for (int i = CPU_LEVEL_C; i <= CPU_LEVEL_AVX512; i++) {
+	for (int i = CPU_LEVEL_C; i < CPU_LEVELS; i++) {
 		if (strcmp(name, level_names[i]) == 0) {
 			*ret_level = (enum cpu_level)i;
 			return true;
@@ -25,6 +27,24 @@ const char *cpu_level_name(enum cpu_level level) {
 	return level == CPU_LEVEL_AUTO ? "auto" : level_names[level];
 }
 
+bool weight_format_parse(const char *name, enum weight_format *ret_format) {
+	if (strcmp(name, "auto") == 0) {
+		*ret_format = WEIGHTS_AUTO;
+		return true;
+	}
+	for (int i = 0; i < WEIGHT_FORMATS; i++) {
+		if (strcmp(name, format_names[i]) == 0) {
+			*ret_format = (enum weight_format)i;
+			return true;
+		}
+	}
+	return false;
+}
+
+const char *weight_format_name(enum weight_format format) {
+	return format == WEIGHTS_AUTO ? "auto" : format_names[format];
+}
+
 bool ops_float_env_ok(void) {
 	volatile float smallest_normal = 0x1p-126f, denormal = 0x1p-127f, one = 1.0f;
 	volatile float quarter_step = 0x1p-25f, most_of_a_step = 0x1.8p-24f;
@@ -34,8 +54,12 @@ bool ops_float_env_ok(void) {
 	                && -one - quarter_step == -one && -one - most_of_a_step < -one;
 }
 
-static const struct ops *table_of(enum cpu_level level) {
+const struct ops *ops_of_level(enum cpu_level level) {
 	switch (level) {
+	case CPU_LEVEL_AVX512_BF16:
+		return ops_avx512_bf16();
+	case CPU_LEVEL_AVX512_VNNI:
+		return ops_avx512_vnni();
 	case CPU_LEVEL_AVX512:
 		return ops_avx512();
 	case CPU_LEVEL_AVX2:
@@ -71,5 +95,5 @@ const struct ops *ops_select(const char *kernels, enum cpu_level level, char *er
 		return select_blas(err, errlen);
 	if (automatic && level == CPU_LEVEL_AUTO && best == CPU_LEVEL_C && ops_blas())
 		return select_blas(err, errlen);
-	return table_of(level == CPU_LEVEL_AUTO ? best : level);
+	return ops_of_level(level == CPU_LEVEL_AUTO ? best : level);
 }

@@ -13,3 +13,11 @@ const struct ops *ops_avx2(void) {
 const struct ops *ops_avx512(void) {
 	return NULL;
 }
+
+const struct ops *ops_avx512_vnni(void) {
+	return NULL;
+}
+
+const struct ops *ops_avx512_bf16(void) {
+	return NULL;
+}

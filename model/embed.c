@@ -41,24 +41,31 @@ static void look_up_bands(struct workspace *w, int member) {
 		int32_t token = w->rows[w->band_rows[i]].token;
 		int band = band_of(facts, token);
 		int start = band ? facts->end[band - 1] : 0;
-		w->ops->unpack_row(&bands[band].table, token - start,
-		                s->packed + (size_t)i * s->ld_packed);
+		const struct matrix *table = &bands[band].table;
+		w->ops->formats[table->format].unpack_row(
+		                table, token - start, s->packed + (size_t)i * s->ld_packed);
 	}
 	team_barrier(w->team, member);
+	bool used = false;
 	for (int band = 0; band < facts->n; band++) {
-		const struct matrix *project = &bands[band].project.w;
 		int from = w->band_first[band], rows = w->band_first[band + 1] - from;
 		if (rows == 0)
 			continue;
-		team_share(project->n_panels, member, team_size(w->team), &first, &end);
-		w->ops->linear(&(struct linear){ .w = project,
-		                               .x = s->packed + (size_t)from * s->ld_packed,
-		                               .ldx = s->ld_packed,
-		                               .y = w->x,
-		                               .ldy = w->ldx,
-		                               .y_rows = w->band_rows + from,
-		                               .rows = rows },
-		                first, end);
+		/* The bands share the scratch of made inputs. */
+		if (used)
+			team_barrier(w->team, member);
+		product_apply(&(struct product){ .ops = w->ops,
+		                              .team = w->team,
+		                              .inputs = &s->inputs,
+		                              .weights = &bands[band].project,
+		                              .x = s->packed + (size_t)from * s->ld_packed,
+		                              .ldx = s->ld_packed,
+		                              .y = w->x,
+		                              .ldy = w->ldx,
+		                              .y_rows = w->band_rows + from,
+		                              .rows = rows },
+		                member);
+		used = true;
 	}
 	team_barrier(w->team, member);
 }
@@ -74,8 +81,9 @@ static void embed_row(struct workspace *w, enum stack stack, int index) {
 	const struct row *row = &w->rows[index];
 	size_t dim = (size_t)facts->dim;
 	float *x = w->x + (size_t)index * w->ldx;
+	const struct matrix *table = &weights->embedding;
 	if (!weights->bands)
-		w->ops->unpack_row(&weights->embedding, row->token, x);
+		w->ops->formats[table->format].unpack_row(table, row->token, x);
 	if (facts->embed_scale != 1.0f) {
 		for (size_t k = 0; k < dim; k++)
 			x[k] = x[k] * facts->embed_scale;

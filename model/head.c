@@ -38,18 +38,18 @@ static void gather(struct workspace *w, enum stack stack, int member) {
 
 void head_product(struct workspace *w, const struct linear_weights *weights,
                 const struct head_product *p, int member) {
-	int first, end;
-	team_share(weights->w.n_panels, member, team_size(w->team), &first, &end);
-	w->ops->linear(&(struct linear){ .w = &weights->w,
-	                               .bias = weights->bias,
-	                               .x = p->x,
-	                               .ldx = p->ldx,
-	                               .y = p->y,
-	                               .ldy = p->ldy,
-	                               .y_rows = p->y_rows,
-	                               .rows = p->rows,
-	                               .activation = p->activation },
-	                first, end);
+	product_apply(&(struct product){ .ops = w->ops,
+	                              .team = w->team,
+	                              .inputs = &w->scratch.inputs,
+	                              .weights = weights,
+	                              .x = p->x,
+	                              .ldx = p->ldx,
+	                              .y = p->y,
+	                              .ldy = p->ldy,
+	                              .y_rows = p->y_rows,
+	                              .rows = p->rows,
+	                              .activation = p->activation },
+	                member);
 	team_barrier(w->team, member);
 }
 

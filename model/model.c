@@ -274,6 +274,10 @@ void model_close(struct model *model) {
 	free(model);
 }
 
+const char *model_arithmetic(const struct model *model) {
+	return model->ops->formats[model->weights.format].arithmetic;
+}
+
 enum stack model_main_stack(const struct model *model) {
 	return model->facts.stack[STACK_DECODER].layers > 0 ? STACK_DECODER : STACK_ENCODER;
 }
@@ -329,7 +333,7 @@ bool model_subnet_pair(const struct model *model, enum plan_rule rule, const int
 }
 
 static size_t matrix_size(const struct model *model, const struct matrix *m) {
-	return m->data ? model->ops->matrix_bytes(m->n_out, m->n_in) : 0;
+	return m->data ? model->ops->formats[m->format].matrix_bytes(m->n_out, m->n_in) : 0;
 }
 
 /* Of a seq2seq's layer, what is read once per source and not in every step. */

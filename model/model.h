@@ -91,7 +91,8 @@ struct model {
 
 struct model_options {
 	const struct ops *ops;
-	int threads;          /* for packing */
+	enum weight_format weights; /* how matrices are kept; AUTO: as the checkpoint has them */
+	int threads;                /* for packing */
 	bool without_weights; /* facts, tokenizers and what was measured only; nothing can run */
 };
 
@@ -99,6 +100,9 @@ struct model_options {
 struct model *model_open(
                 const char *dir, const struct model_options *options, char *err, size_t errlen);
 void model_close(struct model *model);
+
+/* One sentence on the arithmetic of the model's products. */
+const char *model_arithmetic(const struct model *model);
 
 /* The stack that a single depth speaks of: the decoder, else the encoder. */
 enum stack model_main_stack(const struct model *model);
@@ -131,7 +135,8 @@ struct workspace_options {
 	int max_rows;       /* rows of one step */
 	int max_logit_rows; /* rows of one step_logits */
 	int max_sequences;
-	size_t kv_bytes; /* size limit of the KV pool */
+	size_t kv_bytes;   /* size limit of the KV pool */
+	enum kv_format kv; /* AUTO: f32 with f32 weights, else bf16 */
 };
 
 struct row {

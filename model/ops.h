@@ -2,13 +2,16 @@
 /*
  * The kernel table: everything in the engine that costs arithmetic, behind one struct of functions.
  *
- * There is one table per level: plain C (the reference), AVX2+FMA, AVX-512, and OpenBLAS as the
- * portable backend. The exact tables (all but OpenBLAS) give the same bits on every processor,
- * because every output element has one fixed order of additions that depends neither on the number
- * of rows, nor on threads, nor on the width of a vector:
+ * There is one table per level: plain C (the reference), AVX2+FMA, AVX-512 with and without VNNI and
+ * BF16, and OpenBLAS as the portable backend. The exact tables (all but OpenBLAS) give the same bits
+ * on every processor, because every output element has one fixed order of additions that depends
+ * neither on the number of rows, nor on threads, nor on the width of a vector:
  *
- *   - linear:  acc = fmaf(x[k], w[k], acc) from 0, k strictly upwards, one chain per element; then + bias; then the
+ *   - linear, f32:  acc = fmaf(x[k], w[k], acc) from 0, k strictly upwards, one chain per element; then + bias; then the
  *              activation; then, with `add`, y = y + value.
+ *   - linear, bf16: the same on the weights widened to f32; with VDPBF16PS (level avx512-bf16) in that instruction's
+ *              own rounding, inputs rounded to bf16: there, and only there, bits differ between levels.
+ *   - linear, int8 and int4: see model/quantise.h; sums of integers are exact, so their order is free.
  *   - attention: the dots over head_dim are one such chain, and so is the sum over the keys of a tile; the tiles are
  *              joined in ascending order. A key that a query does not see has weight 0.
  *   - sums and maxima over a row (norm, weights of a tile, softmax): 16 virtual lanes, lane j takes the elements j,
@@ -38,7 +41,34 @@ enum activation {
 	ACTIVATION_SILU,      /* x / (1 + exp(-x)), also called swish */
 };
 
-enum cpu_level { CPU_LEVEL_AUTO = -1, CPU_LEVEL_C, CPU_LEVEL_AVX2, CPU_LEVEL_AVX512 };
+/* Each level has all of those before it. */
+enum cpu_level {
+	CPU_LEVEL_AUTO = -1,
+	CPU_LEVEL_C,
+	CPU_LEVEL_AVX2,        /* with FMA and F16C */
+	CPU_LEVEL_AVX512,      /* F, BW, DQ, VL */
+	CPU_LEVEL_AVX512_VNNI, /* sums of four products of bytes in one instruction */
+	CPU_LEVEL_AVX512_BF16, /* sums of two products of bf16 in one instruction */
+	CPU_LEVELS
+};
+
+/* How the numbers of a weight matrix are kept. */
+enum weight_format {
+	WEIGHTS_AUTO = -1, /* the checkpoint's own; f16 becomes f32 */
+	WEIGHTS_F32,
+	WEIGHTS_BF16,
+	WEIGHTS_INT8,
+	WEIGHTS_INT4,
+	WEIGHT_FORMATS
+};
+
+/* How cached keys and values are kept. */
+enum kv_format {
+	KV_AUTO = -1, /* f32 with f32 weights, else bf16 */
+	KV_F32,
+	KV_BF16, /* rounded to nearest even when stored, widened when read; arithmetic stays f32 */
+	KV_FORMATS
+};
 
 /*
  * Keys of one KV block; a block's key positions are absolute: block t holds positions 64 t .. 64 t
@@ -50,15 +80,16 @@ enum cpu_level { CPU_LEVEL_AUTO = -1, CPU_LEVEL_C, CPU_LEVEL_AVX2, CPU_LEVEL_AVX
 struct matrix {
 	int n_out, n_in;
 	int n_panels; /* units that can be given to different threads: ceil(n_out / ops->panel) */
-	const float *data; /* 64-byte aligned, ops->matrix_bytes(n_out, n_in) long */
+	enum weight_format format;
+	const void *data; /* 64-byte aligned, format_ops::matrix_bytes long */
 };
 
 /* y[i] = act(W x[i] + bias), or y[i] += W x[i] + bias. */
 struct linear {
 	const struct matrix *w;
 	const float *bias; /* [n_out] or NULL */
-	const float *x;    /* [rows, n_in], row stride ldx (floats) */
-	size_t ldx;
+	const void *x;     /* [rows] inputs: f32 [n_in], or what format_ops::input made of it */
+	size_t x_stride;   /* bytes from one row to the next */
 	float *y; /* row i is y + (y_rows ? y_rows[i] : i) * ldy; at least n_out floats are valid in a row */
 	size_t ldy;
 	const int32_t *y_rows; /* scatter map or NULL */
@@ -105,22 +136,33 @@ struct attend {
 	float *scratch; /* ops->attend_scratch(head_dim) floats, one per thread, 64-byte aligned */
 };
 
-struct ops {
-	const char *name;       /* "c", "avx2", "avx512", "blas" */
+/* Products with weights of one format. All NULL where a table has none for it. */
+struct format_ops {
 	const char *arithmetic; /* one sentence for /v1/models */
-	bool exact;             /* same bits on every processor, whatever the neighbours */
-	int panel;              /* output channels in one panel */
-
 	size_t (*matrix_bytes)(int n_out, int n_in);
 	/* Packs rows [first, first + count) of W, given row-major as src[count][n_in], into data. first is a multiple of
 	 * panel; count is too, unless the rows end at n_out (the last panel is then filled up with zeros). Rows of
 	 * different panels may be packed by different threads. */
-	void (*pack)(float *data, int n_out, int n_in, const float *src, int first, int count);
-	/* Writes row `out` of W, n_in floats (embedding look-up in a tied matrix). */
+	void (*pack)(void *data, int n_out, int n_in, const float *src, int first, int count);
+	/* Writes row `out` of W, n_in floats (embedding look-up in a tied matrix): what the products use. */
 	void (*unpack_row)(const struct matrix *w, int out, float *dst);
-
+	/*
+	 * Bytes of a row of inputs as `linear` reads it, a multiple of 64, and how it is made of n_in
+	 * floats. NULL: linear reads the floats themselves. A row starts at a multiple of 64 bytes.
+	 */
+	size_t (*input_bytes)(int n_in);
+	void (*input)(const float *x, int n_in, void *ret_input);
 	/* Output channels of panels [first_panel, end_panel). Disjoint ranges may run on different threads. */
 	void (*linear)(const struct linear *l, int first_panel, int end_panel);
+};
+
+struct ops {
+	const char *name; /* a level's name, or "blas" */
+	bool exact; /* same bits on every processor, whatever the neighbours (bf16: see above) */
+	int panel;  /* output channels in one panel */
+
+	struct format_ops formats[WEIGHT_FORMATS];
+
 	/* Rows [first, end). */
 	void (*norm)(const struct norm *n, int first, int end);
 	/* Stores one position's key and value rows (n_heads * head_dim floats each) into its block. */
@@ -136,6 +178,8 @@ struct ops {
 const struct ops *ops_c(void);
 const struct ops *ops_avx2(void);
 const struct ops *ops_avx512(void);
+const struct ops *ops_avx512_vnni(void);
+const struct ops *ops_avx512_bf16(void);
 /* Sets OpenBLAS to one thread. The first call must not race with another. */
 const struct ops *ops_blas(void);
 
@@ -150,11 +194,18 @@ const char *ops_blas_description(void);
  */
 bool ops_float_env_ok(void);
 
+/* The table of a level; NULL where it is not built. Whether the machine can run it is not asked. */
+const struct ops *ops_of_level(enum cpu_level level);
+
 /* The highest level this processor and operating system can run (CPUID and XCR0). */
 enum cpu_level cpu_level_detect(void);
-/* "auto", "c", "avx2", "avx512"; false if unknown. */
+/* "auto", "c", "avx2", "avx512", "avx512-vnni", "avx512-bf16"; false if unknown. */
 bool cpu_level_parse(const char *name, enum cpu_level *ret_level);
 const char *cpu_level_name(enum cpu_level level);
+
+/* "auto", "f32", "bf16", "int8", "int4"; false if unknown. */
+bool weight_format_parse(const char *name, enum weight_format *ret_format);
+const char *weight_format_name(enum weight_format format);
 
 /*
  * Chooses a table. `kernels` is "auto", "native" or "blas". A level above what the machine has is

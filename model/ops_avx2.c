@@ -11,7 +11,7 @@
 typedef __m256 vec;
 typedef __m256 vec_mask;
 
-enum { LANES = 8, PANEL = 16, ROWS_MAX = 6, K_SLICE = 512 };
+enum { LANES = 8, PANEL = 16, ROWS_MAX = 6 };
 #define TILE_EACH(T) T(1) T(2) T(3) T(4) T(5) T(6)
 
 static inline vec vec_zero(void) {
@@ -130,8 +130,6 @@ static inline float lanes_max(const vec lanes[2]) {
 #include "model/vector_ops.h"
 
 const struct ops *ops_avx2(void) {
-	static const struct ops table = VECTOR_TABLE("avx2",
-	                "f32, one fused multiply-add chain per output, AVX2 (bits equal to plain "
-	                "C)");
+	static const struct ops table = VECTOR_TABLE("avx2", "AVX2");
 	return &table;
 }

@@ -24,13 +24,15 @@ static size_t blas_matrix_bytes(int n_out, int n_in) {
 	return (size_t)n_out * (size_t)n_in * sizeof(float);
 }
 
-static void blas_pack(float *data, int n_out, int n_in, const float *src, int first, int count) {
-	memcpy(data + (size_t)first * (size_t)n_in, src,
+static void blas_pack(void *data, int n_out, int n_in, const float *src, int first, int count) {
+	(void)n_out;
+	memcpy((float *)data + (size_t)first * (size_t)n_in, src,
 	                (size_t)count * (size_t)n_in * sizeof(float));
 }
 
 static void blas_unpack_row(const struct matrix *w, int out, float *dst) {
-	memcpy(dst, w->data + (size_t)out * (size_t)w->n_in, (size_t)w->n_in * sizeof(float));
+	memcpy(dst, (const float *)w->data + (size_t)out * (size_t)w->n_in,
+	                (size_t)w->n_in * sizeof(float));
 }
 
 static float activate(float x, enum activation activation) {
@@ -63,16 +65,17 @@ static void finish(const struct linear *l, const float *from, float *to, int fir
 static void multiply(const struct linear *l, int row, int rows, int first, int count, float *to,
                 size_t ld) {
 	int n_in = l->w->n_in;
-	const float *w = l->w->data + (size_t)first * (size_t)n_in;
-	const float *x = l->x + (size_t)row * l->ldx;
+	const float *w = (const float *)l->w->data + (size_t)first * (size_t)n_in;
+	const float *x = linear_input(l, row);
+	size_t ldx = l->x_stride / sizeof *x;
 	if (rows >= GEMV_ROWS) {
 		cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, count, n_in, 1, x,
-		                (int)l->ldx, w, n_in, 0, to, (int)ld);
+		                (int)ldx, w, n_in, 0, to, (int)ld);
 		return;
 	}
 	for (int i = 0; i < rows; i++)
 		cblas_sgemv(CblasRowMajor, CblasNoTrans, count, n_in, 1, w, n_in,
-		                x + (size_t)i * l->ldx, 1, 0, to + (size_t)i * ld, 1);
+		                x + (size_t)i * ldx, 1, 0, to + (size_t)i * ld, 1);
 }
 
 /* Results that must not overwrite y before they are complete go through a tile. */
@@ -114,17 +117,20 @@ const struct ops *ops_blas(void) {
 		return &table;
 	openblas_set_num_threads(1);
 	enum cpu_level level = cpu_level_detect();
-	table = level == CPU_LEVEL_AVX512         ? *ops_avx512()
+	table = level >= CPU_LEVEL_AVX512         ? *ops_avx512()
 	                : level == CPU_LEVEL_AVX2 ? *ops_avx2()
 	                                          : *ops_c();
 	table.name = "blas";
-	table.arithmetic = "f32, OpenBLAS: sums depend on the processor and on the batch";
 	table.exact = false;
 	table.panel = PANEL;
-	table.matrix_bytes = blas_matrix_bytes;
-	table.pack = blas_pack;
-	table.unpack_row = blas_unpack_row;
-	table.linear = blas_linear;
+	memset(table.formats, 0, sizeof table.formats);
+	table.formats[WEIGHTS_F32] = (struct format_ops){
+		.arithmetic = "f32, OpenBLAS: sums depend on the processor and on the batch",
+		.matrix_bytes = blas_matrix_bytes,
+		.pack = blas_pack,
+		.unpack_row = blas_unpack_row,
+		.linear = blas_linear,
+	};
 	return &table;
 }
 
@@ -152,12 +158,14 @@ static bool agrees(const float *weights, const float *x, float *packed, float *o
 	for (int i = 0; i < 2; i++) {
 		const struct ops *ops = tables[i];
 		int panels = (n_out + ops->panel - 1) / ops->panel;
-		ops->pack(packed, n_out, n_in, weights, 0, n_out);
-		struct matrix w = { n_out, n_in, panels, packed };
-		struct linear l = { .w = &w, .x = x, .ldx = (size_t)n_in, .y = results[i] };
+		const struct format_ops *f32 = &ops->formats[WEIGHTS_F32];
+		f32->pack(packed, n_out, n_in, weights, 0, n_out);
+		struct matrix w = { n_out, n_in, panels, WEIGHTS_F32, packed };
+		struct linear l = { .w = &w, .x = x, .y = results[i] };
+		l.x_stride = (size_t)n_in * sizeof(float);
 		l.ldy = (size_t)n_out;
 		l.rows = rows;
-		ops->linear(&l, 0, panels);
+		f32->linear(&l, 0, panels);
 	}
 	for (int i = 0; i < rows * n_out; i++)
 		if (!(fabsf(ours[i] - theirs[i]) < tolerance))

@@ -13,7 +13,8 @@ static size_t c_matrix_bytes(int n_out, int n_in) {
 	return panels_bytes(PANEL, n_out, n_in);
 }
 
-static void c_pack(float *data, int n_out, int n_in, const float *src, int first, int count) {
+static void c_pack(void *data, int n_out, int n_in, const float *src, int first, int count) {
+	(void)n_out;
 	panels_pack(PANEL, data, n_in, src, first, count);
 }
 
@@ -42,11 +43,11 @@ static float activate(float x, enum activation activation) {
 static void c_linear(const struct linear *l, int first_panel, int end_panel) {
 	int n_in = l->w->n_in, n_out = l->w->n_out;
 	for (int panel = first_panel; panel < end_panel; panel++) {
-		const float *w = l->w->data + (size_t)panel * PANEL * (size_t)n_in;
+		const float *w = (const float *)l->w->data + (size_t)panel * PANEL * (size_t)n_in;
 		int first = panel * PANEL;
 		int columns = n_out - first < PANEL ? n_out - first : PANEL;
 		for (int row = 0; row < l->rows; row++) {
-			const float *x = l->x + (size_t)row * l->ldx;
+			const float *x = linear_input(l, row);
 			float *y = linear_row(l, row) + first;
 			float acc[PANEL] = { 0 };
 			for (int k = 0; k < n_in; k++)
@@ -167,13 +168,17 @@ static void c_max_sum_exp(const float *x, int n, float *ret_max, float *ret_sum)
 const struct ops *ops_c(void) {
 	static const struct ops table = {
 		.name = "c",
-		.arithmetic = "f32, one fused multiply-add chain per output, plain C",
 		.exact = true,
 		.panel = PANEL,
-		.matrix_bytes = c_matrix_bytes,
-		.pack = c_pack,
-		.unpack_row = c_unpack_row,
-		.linear = c_linear,
+		.formats = {
+			[WEIGHTS_F32] = {
+				.arithmetic = "f32, one fused multiply-add chain per output, plain C",
+				.matrix_bytes = c_matrix_bytes,
+				.pack = c_pack,
+				.unpack_row = c_unpack_row,
+				.linear = c_linear,
+			},
+		},
 		.norm = c_norm,
 		.kv_store = block_store,
 		.attend = c_attend,

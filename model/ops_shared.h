@@ -38,12 +38,17 @@ static inline void panels_pack(
 
 static inline void panels_unpack_row(int panel, const struct matrix *w, int out, float *dst) {
 	size_t width = (size_t)panel, inputs = (size_t)w->n_in;
-	const float *from = w->data + (size_t)(out / panel) * width * inputs + out % panel;
+	const float *from = (const float *)w->data + (size_t)(out / panel) * width * inputs
+	                + out % panel;
 	for (size_t k = 0; k < inputs; k++)
 		dst[k] = from[k * width];
 }
 
-/* The output row of a linear layer's row i. */
+/* The input row i of a linear layer that reads floats, and the output row of its row i. */
+static inline const float *linear_input(const struct linear *l, int row) {
+	return (const float *)((const char *)l->x + (size_t)row * l->x_stride);
+}
+
 static inline float *linear_row(const struct linear *l, int row) {
 	return l->y + (size_t)(l->y_rows ? l->y_rows[row] : row) * l->ldy;
 }

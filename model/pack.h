@@ -23,9 +23,10 @@ struct pack_source {
 
 /* One destination: a matrix in panels, or plain f32 rows (n_in = 1 for a vector). */
 struct pack_job {
-	float *data;
+	void *data;
 	int n_out, n_in;
 	bool panels;
+	enum weight_format format;     /* of panels */
 	struct pack_source sources[3]; /* together all of the rows, in order */
 	int n_sources;
 };

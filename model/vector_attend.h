@@ -47,13 +47,15 @@ static void fetch_next(struct tile *t, int rows, const float *next) {
 	if (rows > 1 || !next)
 		return;
 	t->ahead = (const char *)next;
-	t->lines = TILE_STEP * (int)t->ldb * (int)sizeof(float) / 64;
+	t->lines = TILE_STEP * (int)t->ldb / 64;
 }
 
 /* weights[r][key] = the dot of query r and key, for keys below `keys` at least. */
 static void group_scores(struct group *g, const float *block, const float *next, int row, int rows,
                 int keys) {
-	struct tile t = { .ldc = KV_TILE, .ldx = g->ldq, .ldb = KV_TILE, .fresh = true };
+	struct tile t = { .ldc = KV_TILE, .fresh = true };
+	t.ldx = g->ldq * sizeof(float);
+	t.ldb = KV_TILE * sizeof(float);
 	t.x = g->q + (size_t)row * g->ldq;
 	t.count = g->dim;
 	int pair = rows == 1 ? TILE_WIDE * LANES : 2 * LANES;
@@ -95,7 +97,9 @@ static void group_weigh(struct group *g, int r, int seen, int keys) {
 /* acc[r][d] += weights[r][key] * values[key][d] */
 static void group_values(struct group *g, const float *block, const float *next, int row, int rows,
                 int keys) {
-	struct tile t = { .ldc = g->ld_acc, .ldx = KV_TILE, .ldb = (size_t)g->dim };
+	struct tile t = { .ldc = g->ld_acc };
+	t.ldx = KV_TILE * sizeof(float);
+	t.ldb = (size_t)g->dim * sizeof(float);
 	t.x = g->weights + row * KV_TILE;
 	t.count = keys;
 	fetch_next(&t, rows, next);

@@ -9,22 +9,23 @@
  * some lanes exist, tile_one one row and several pairs.
  */
 enum {
-	TILE_STEP = 8,                                         /* values of k between prefetches */
+	TILE_STEP = 8, /* groups of inputs between prefetches */
 	TILE_WIDE = KV_TILE / LANES < 8 ? KV_TILE / LANES : 8, /* vectors of tile_one */
 };
 
+/* Every format's micro-kernel is called with one; x, b and c hold what the format keeps there. */
 struct tile {
-	float *c; /* rows of whole vectors */
-	size_t ldc;
-	const float *x;
-	size_t ldx;
-	const float *b;
-	size_t ldb;
-	int count;
+	void *c;    /* rows of whole vectors of sums: 4 bytes each */
+	size_t ldc; /* sums */
+	const void *x;
+	size_t ldx; /* bytes */
+	const void *b;
+	size_t ldb; /* bytes from one group of inputs to the next */
+	int count;  /* groups of inputs */
 	bool fresh; /* start from 0, not from c */
 	int lanes;  /* tiles_rest: lanes of b that exist; the others count as 0 */
 	/*
-	 * Every TILE_STEP values of k, `lines` cache lines are asked for, from `ahead` on and one step of
+	 * Every TILE_STEP groups, `lines` cache lines are asked for, from `ahead` on and one step of
 	 * b further each time: the next slice of weights travels during the arithmetic on this one.
 	 */
 	const char *ahead;
@@ -47,10 +48,10 @@ static inline __attribute__((always_inline)) void tile_run(
 	vec sum[ROWS_MAX][TILE_WIDE], w[TILE_WIDE];
 	const float *b = t->b, *x = t->x;
 	const char *ahead = t->lines ? t->ahead : (const char *)b;
-	size_t ldb = t->ldb, ldx = t->ldx;
+	size_t ldb = t->ldb / sizeof *b, ldx = t->ldx / sizeof *x;
 	UNROLL
 	for (int r = 0; r < rows; r++) {
-		const float *c = t->c + (size_t)r * t->ldc;
+		const float *c = (const float *)t->c + (size_t)r * t->ldc;
 		UNROLL
 		for (int j = 0; j < vectors; j++)
 			sum[r][j] = t->fresh ? vec_zero() : vec_load(c + j * LANES);
@@ -81,7 +82,7 @@ static inline __attribute__((always_inline)) void tile_run(
 	for (int r = 0; r < rows; r++) {
 		UNROLL
 		for (int j = 0; j < vectors; j++)
-			vec_store(t->c + (size_t)r * t->ldc + j * LANES, sum[r][j]);
+			vec_store((float *)t->c + (size_t)r * t->ldc + j * LANES, sum[r][j]);
 	}
 }
 

@@ -26,6 +26,12 @@ enum {
 	MOST_OF_A_SLOT = 16, /* bands or classification heads */
 };
 
+/* The pointer that will hold a job's data: of panels, or of plain numbers. */
+struct field {
+	const void **panels;
+	const float **plain;
+};
+
 struct loader {
 	const struct checkpoint *checkpoint;
 	const struct facts *facts;
@@ -34,7 +40,7 @@ struct loader {
 	const char *prefix;
 	struct weights *weights;
 	struct pack_job *jobs;
-	const float ***fields; /* where the job's place is written: [n_jobs] */
+	struct field *fields; /* where the job's place is written: [n_jobs] */
 	size_t n_jobs;
 	struct {
 		size_t first, count;
@@ -175,11 +181,11 @@ static bool add_job(struct loader *l, const struct place *at, enum tensor_role r
 		return true;
 	if (job.panels) {
 		struct matrix *m = place_matrix(l->weights, at);
-		*m = (struct matrix){ .n_out = out, .n_in = in };
+		*m = (struct matrix){ .n_out = out, .n_in = in, .format = job.format };
 		m->n_panels = (int)(((int64_t)out + l->ops->panel - 1) / l->ops->panel);
-		l->fields[l->n_jobs] = &m->data;
+		l->fields[l->n_jobs].panels = &m->data;
 	} else {
-		l->fields[l->n_jobs] = place_plain(l->weights, at, role);
+		l->fields[l->n_jobs].plain = place_plain(l->weights, at, role);
 	}
 	l->jobs[l->n_jobs++] = job;
 	return true;
@@ -317,7 +323,7 @@ static bool add_size(size_t *total, size_t bytes) {
 }
 
 static size_t job_bytes(const struct pack_job *job, const struct ops *ops) {
-	return job->panels ? ops->matrix_bytes(job->n_out, job->n_in)
+	return job->panels ? ops->formats[job->format].matrix_bytes(job->n_out, job->n_in)
 	                   : (size_t)job->n_out * (size_t)job->n_in * sizeof(float);
 }
 
@@ -375,8 +381,11 @@ static bool place(struct loader *l) {
 	w->bytes = total;
 	size_t at = 0;
 	for (size_t i = 0; i < l->n_jobs; i++) {
-		l->jobs[i].data = (float *)((char *)w->arena + at);
-		*l->fields[i] = l->jobs[i].data;
+		l->jobs[i].data = (char *)w->arena + at;
+		if (l->jobs[i].panels)
+			*l->fields[i].panels = l->jobs[i].data;
+		else
+			*l->fields[i].plain = l->jobs[i].data;
 		add_size(&at, job_bytes(&l->jobs[i], l->ops));
 	}
 	for (int s = 0; s < STACKS; s++) {

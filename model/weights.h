@@ -83,7 +83,8 @@ struct weights {
 	struct adaptive_weights adaptive; /* in place of `output` if facts.output.n > 0 */
 	struct mlm_weights mlm;           /* if facts.mlm_head */
 	struct classifier_weights classifiers[MAX_CLASSIFIERS]; /* [facts.n_classifiers] */
-	const char *dtype; /* of most of the checkpoint's numbers: "f32", "f16", "bf16" */
+	const char *dtype;         /* of most of the checkpoint's numbers: "f32", "f16", "bf16" */
+	enum weight_format format; /* of the layers' matrices */
 	void *arena;
 	size_t bytes;               /* of the arena */
 	size_t layer_bytes[STACKS]; /* packed bytes of one layer */

@@ -62,6 +62,17 @@ static struct widths widths_of(const struct workspace *w) {
 	return max;
 }
 
+/* Most bytes that the inputs of a product take in any format (format_ops::input). */
+static size_t input_stride(const struct ops *ops, int n_in) {
+	size_t most = 0;
+	for (int f = 0; f < WEIGHT_FORMATS; f++) {
+		const struct format_ops *format = &ops->formats[f];
+		size_t bytes = format->input ? format->input_bytes(n_in) : 0;
+		most = bytes > most ? bytes : most;
+	}
+	return most ? most + ALIGNMENT : 0; /* not all rows in one cache set */
+}
+
 static bool scratch_init(struct workspace *w) {
 	const struct facts *facts = &w->model->facts;
 	struct widths width = widths_of(w);
@@ -73,6 +84,7 @@ static bool scratch_init(struct workspace *w) {
 	s->ld_packed = workspace_row_stride(width.dim);
 	s->ld_qkv = workspace_row_stride(width.qkv);
 	s->ld_ffn = workspace_row_stride(width.ffn);
+	s->inputs.stride = input_stride(w->ops, larger(width.dim, width.ffn));
 	s->attend_stride = workspace_row_stride(width.attend);
 	w->ld_logits = workspace_row_stride(facts->vocab);
 	w->ld_head = workspace_row_stride(width.dim);
@@ -83,12 +95,14 @@ static bool scratch_init(struct workspace *w) {
 	s->packed = workspace_rows(rows > logit_rows ? rows : logit_rows, s->ld_packed);
 	s->qkv = workspace_rows(rows, s->ld_qkv);
 	s->ffn = workspace_rows(rows, s->ld_ffn);
+	s->inputs.rows = workspace_rows(
+	                rows > logit_rows ? rows : logit_rows, s->inputs.stride / sizeof(float));
 	s->attend = workspace_rows((size_t)members, s->attend_stride);
 	w->logits = workspace_rows(has_scores(facts) ? logit_rows : 0, w->ld_logits);
 	w->head = workspace_rows(logit_rows, w->ld_head);
 	w->classes = workspace_rows(logit_rows, w->ld_classes);
-	return w->x && s->packed && s->qkv && s->ffn && s->attend && w->logits && w->head
-	                && w->classes;
+	return w->x && s->packed && s->qkv && s->ffn && s->inputs.rows && s->attend && w->logits
+	                && w->head && w->classes;
 }
 
 /*
@@ -207,6 +221,7 @@ void workspace_destroy(struct workspace *w) {
 	free(w->scratch.packed);
 	free(w->scratch.qkv);
 	free(w->scratch.ffn);
+	free(w->scratch.inputs.rows);
 	free(w->scratch.attend);
 	free(w->logits);
 	adaptive_finish(w);

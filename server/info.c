@@ -97,7 +97,7 @@ static void write_meta(struct buffer *b, const struct model *model, const int de
 	write_layerdrop(b, model);
 	write_tasks(b, model);
 	buffer_puts(b, ",\"arithmetic\":");
-	put_string(b, model->ops->arithmetic);
+	put_string(b, model_arithmetic(model));
 	buffer_printf(b, ",\"exact\":%s", model->ops->exact ? "true" : "false");
 }
 

@@ -111,7 +111,6 @@ static bool choose_kernels(struct server *server, char *err, size_t errlen) {
 		return false;
 	server->threads = config->threads > 0 ? config->threads : threads_count("");
 	log_event(LOG_INFO, "compute", { "kernels", LOG_STR(server->ops->name) },
-	                { "arithmetic", LOG_STR(server->ops->arithmetic) },
 	                { "threads", LOG_INT(server->threads) },
 	                { "cpu_quota", LOG_F64(threads_cpu_quota("")) },
 	                { "memory_limit", LOG_INT((int64_t)threads_memory_limit("")) },

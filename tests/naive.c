@@ -20,7 +20,7 @@ static void linear(const struct model *m, const struct linear_weights *w, const 
 	float row[WIDE];
 	CHECK(w->w.n_in <= WIDE);
 	for (int o = 0; o < w->w.n_out; o++) {
-		m->ops->unpack_row(&w->w, o, row);
+		m->ops->formats[w->w.format].unpack_row(&w->w, o, row);
 		ret_y[o] = w->bias ? w->bias[o] : 0;
 		for (int k = 0; k < w->w.n_in; k++)
 			ret_y[o] += row[k] * x[k];
@@ -92,12 +92,12 @@ static void embed(const struct model *m, enum stack s, int32_t token, int32_t ty
 		int band = 0, start = 0;
 		for (; token >= m->facts.input.end[band]; band++)
 			start = m->facts.input.end[band];
-		m->ops->unpack_row(&w->bands[band].table, token - start, row);
+		m->ops->formats[WEIGHTS_F32].unpack_row(&w->bands[band].table, token - start, row);
 		for (int k = 0; k < m->facts.input.dim[band]; k++)
 			found[k] = row[k];
 		linear(m, &w->bands[band].project, found, ret_x);
 	} else {
-		m->ops->unpack_row(&w->embedding, token, row);
+		m->ops->formats[w->embedding.format].unpack_row(&w->embedding, token, row);
 		for (int k = 0; k < f->dim; k++)
 			ret_x[k] = row[k];
 	}

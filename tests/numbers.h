@@ -78,7 +78,7 @@ static inline void spoil(float *x, size_t n, int every) {
 static inline const struct ops *overlay(enum cpu_level level) {
 	if (cpu_level_detect() < level)
 		SKIP("this processor has no %s", cpu_level_name(level));
-	const struct ops *ops = level == CPU_LEVEL_AVX512 ? ops_avx512() : ops_avx2();
+	const struct ops *ops = ops_of_level(level);
 	CHECK(ops != NULL);
 	return ops;
 }

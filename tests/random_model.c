@@ -47,8 +47,8 @@ static struct matrix random_matrix(struct carver *c, int n_out, int n_in, float 
 		abort();
 	for (size_t i = 0; i < (size_t)n_out * (size_t)n_in; i++)
 		rows[i] = spread * ((float)random_below(&c->state, 2001) - 1000.0f) / 1000.0f;
-	float *data = carve(c, c->ops->matrix_bytes(n_out, n_in));
-	c->ops->pack(data, n_out, n_in, rows, 0, n_out);
+	float *data = carve(c, c->ops->formats[WEIGHTS_F32].matrix_bytes(n_out, n_in));
+	c->ops->formats[WEIGHTS_F32].pack(data, n_out, n_in, rows, 0, n_out);
 	free(rows);
 	return (struct matrix){ .n_out = n_out,
 		.n_in = n_in,
@@ -241,12 +241,10 @@ struct subnet random_model_subnet(const struct plan *plan) {
 	return (struct subnet){ .stack = { [STACK_DECODER] = *plan } };
 }
 
-int random_model_tables(const struct ops *tables[4]) {
+int random_model_tables(const struct ops *tables[CPU_LEVELS + 1]) {
 	int n = 0;
 	tables[n++] = ops_c();
-	if (cpu_level_detect() >= CPU_LEVEL_AVX2 && ops_avx2())
-		tables[n++] = ops_avx2();
-	if (cpu_level_detect() >= CPU_LEVEL_AVX512 && ops_avx512())
-		tables[n++] = ops_avx512();
+	for (int i = CPU_LEVEL_AVX2; i <= (int)cpu_level_detect(); i++)
+		tables[n++] = ops_of_level((enum cpu_level)i);
 	return n;
 }

@@ -27,6 +27,6 @@ struct subnet random_model_subnet(const struct plan *plan);
 unsigned random_below(uint64_t *state, unsigned n);
 
 /* The exact tables that this machine can run, C first; returns how many. */
-int random_model_tables(const struct ops *tables[4]);
+int random_model_tables(const struct ops *tables[CPU_LEVELS + 1]);
 
 #endif

@@ -270,7 +270,7 @@ TEST(plain_c_agrees_with_pytorch_at_every_depth) {
 }
 
 TEST(every_level_of_the_processor_agrees_with_pytorch) {
-	const struct ops *tables[4];
+	const struct ops *tables[CPU_LEVELS + 1];
 	int n = random_model_tables(tables);
 	if (n == 1)
 		SKIP("this machine has no level above plain C");

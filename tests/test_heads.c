@@ -87,7 +87,7 @@ static void engine_stop(struct engine *e) {
 }
 
 static const struct ops *best_table(void) {
-	const struct ops *tables[4];
+	const struct ops *tables[CPU_LEVELS + 1];
 	return tables[random_model_tables(tables) - 1];
 }
 
@@ -203,7 +203,7 @@ TEST(a_row_of_a_head_does_not_depend_on_the_others) {
 /* ---- bands ---- */
 
 TEST(an_adaptive_softmax_agrees_with_double_precision) {
-	const struct ops *tables[4];
+	const struct ops *tables[CPU_LEVELS + 1];
 	int n = random_model_tables(tables);
 	for (int t = 0; t < n; t++) {
 		struct engine e = engine_start(tables[t], &adaptive_shape, t + 1);
@@ -238,7 +238,7 @@ static void take_scores(struct engine *e, const int *indices, const struct logit
 }
 
 TEST(bands_have_the_same_bits_at_every_level_and_with_any_number_of_threads) {
-	const struct ops *tables[4];
+	const struct ops *tables[CPU_LEVELS + 1];
 	int n = random_model_tables(tables), indices[ROWS];
 	int32_t tokens[ROWS];
 	all_rows(indices);
@@ -390,13 +390,13 @@ static void counting_linear(const struct linear *l, int first_panel, int end_pan
 		if (l->w->data == counted_model->weights.adaptive.tail[t].w.data)
 			__atomic_fetch_add(
 			                &tail_panels[t], end_panel - first_panel, __ATOMIC_RELAXED);
-	counted_ops->linear(l, first_panel, end_panel);
+	counted_ops->formats[WEIGHTS_F32].linear(l, first_panel, end_panel);
 }
 
 TEST(bands_that_cannot_matter_are_not_read_and_others_once) {
 	struct ops counting = *best_table();
 	counted_ops = best_table();
-	counting.linear = counting_linear;
+	counting.formats[WEIGHTS_F32].linear = counting_linear;
 	struct engine e = engine_start(&counting, &adaptive_shape, 2);
 	counted_model = e.model;
 	const struct adaptive_weights *w = &e.model->weights.adaptive;

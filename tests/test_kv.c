@@ -29,7 +29,7 @@ struct engine {
 };
 
 static const struct ops *best_table(void) {
-	const struct ops *tables[4];
+	const struct ops *tables[CPU_LEVELS + 1];
 	return tables[random_model_tables(tables) - 1];
 }
 

@@ -137,7 +137,8 @@ TEST(bytes_of_a_step_grow_by_one_layer_for_each_depth) {
 		size_t bytes = model_subnet_bytes(m, &s);
 		if (depth == 1)
 			CHECK_INT(bytes,
-			                m->ops->matrix_bytes(head->n_out, head->n_in)
+			                m->ops->formats[WEIGHTS_F32].matrix_bytes(
+			                                head->n_out, head->n_in)
 			                                + m->weights.layer_bytes[STACK_DECODER]);
 		else
 			CHECK_INT(bytes - last, m->weights.layer_bytes[STACK_DECODER]);
@@ -254,7 +255,8 @@ TEST(an_encoder_decoder_has_depths_of_both_stacks) {
 	const struct matrix *kv = &m->weights.stack[STACK_DECODER].layers[0].cross_kv.w;
 	CHECK_INT(model_subnet_bytes(m, &s) - model_subnet_bytes(m, &less),
 	                m->weights.layer_bytes[STACK_DECODER]
-	                                - m->ops->matrix_bytes(kv->n_out, kv->n_in));
+	                                - m->ops->formats[WEIGHTS_F32].matrix_bytes(
+	                                                kv->n_out, kv->n_in));
 	model_close(m);
 }
 
@@ -264,11 +266,15 @@ TEST(bytes_of_an_adaptive_head_are_those_of_all_its_bands) {
 	const struct adaptive_weights *a = &m->weights.adaptive;
 	CHECK(model_subnet(m, PLAN_RULE_EVEN, 1, &s));
 	size_t bytes = m->weights.layer_bytes[STACK_DECODER]
-	                + m->ops->matrix_bytes(a->words.w.n_out, a->words.w.n_in)
-	                + m->ops->matrix_bytes(a->classes.w.n_out, a->classes.w.n_in);
+	                + m->ops->formats[WEIGHTS_F32].matrix_bytes(
+	                                a->words.w.n_out, a->words.w.n_in)
+	                + m->ops->formats[WEIGHTS_F32].matrix_bytes(
+	                                a->classes.w.n_out, a->classes.w.n_in);
 	for (int b = 0; b + 1 < m->facts.output.n; b++)
-		bytes += m->ops->matrix_bytes(a->reduce[b].w.n_out, a->reduce[b].w.n_in)
-		                + m->ops->matrix_bytes(a->tail[b].w.n_out, a->tail[b].w.n_in);
+		bytes += m->ops->formats[WEIGHTS_F32].matrix_bytes(
+		                         a->reduce[b].w.n_out, a->reduce[b].w.n_in)
+		                + m->ops->formats[WEIGHTS_F32].matrix_bytes(
+		                                a->tail[b].w.n_out, a->tail[b].w.n_in);
 	CHECK_INT(model_subnet_bytes(m, &s), bytes);
 	model_close(m);
 }

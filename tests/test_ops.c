@@ -9,9 +9,10 @@
 #include "tests/numbers.h"
 
 static struct matrix pack(const struct ops *ops, const float *w, int n_out, int n_in) {
-	float *data = take(ops->matrix_bytes(n_out, n_in) / sizeof(float));
-	ops->pack(data, n_out, n_in, w, 0, n_out);
-	return (struct matrix){ n_out, n_in, (n_out + ops->panel - 1) / ops->panel, data };
+	float *data = take(ops->formats[WEIGHTS_F32].matrix_bytes(n_out, n_in) / sizeof(float));
+	ops->formats[WEIGHTS_F32].pack(data, n_out, n_in, w, 0, n_out);
+	return (struct matrix){ n_out, n_in, (n_out + ops->panel - 1) / ops->panel, WEIGHTS_F32,
+		data };
 }
 
 /* ---- linear ---- */
@@ -50,7 +51,8 @@ static struct problem problem_random(int rows, int n_in, int n_out) {
 static float *problem_run(const struct problem *p, const struct ops *ops) {
 	struct matrix w = pack(ops, p->w, p->n_out, p->n_in);
 	float *y = take_copy(p->y_before, p->y_size);
-	struct linear l = { .w = &w, .bias = p->bias, .x = p->x, .ldx = p->ldx, .y = y };
+	struct linear l = { .w = &w, .bias = p->bias, .x = p->x, .y = y };
+	l.x_stride = p->ldx * sizeof(float);
 	l.ldy = p->ldy;
 	l.y_rows = p->map;
 	l.rows = p->rows;
@@ -58,7 +60,7 @@ static float *problem_run(const struct problem *p, const struct ops *ops) {
 	l.add = p->add;
 	for (int first = 0; first < w.n_panels;) {
 		int end = random_between(first + 1, w.n_panels);
-		ops->linear(&l, first, end);
+		ops->formats[WEIGHTS_F32].linear(&l, first, end);
 		first = end;
 	}
 	return y;
@@ -251,14 +253,14 @@ static void packing_round_trip(const struct ops *ops) {
 	int n_out = 3 * ops->panel + 5, n_in = 37;
 	float *w = take_random((size_t)n_out * (size_t)n_in), row[37];
 	struct matrix whole = pack(ops, w, n_out, n_in);
-	size_t floats = ops->matrix_bytes(n_out, n_in) / sizeof(float);
+	size_t floats = ops->formats[WEIGHTS_F32].matrix_bytes(n_out, n_in) / sizeof(float);
 	float *pieces = take(floats);
-	ops->pack(pieces, n_out, n_in, w + (size_t)(2 * ops->panel) * 37, 2 * ops->panel,
-	                ops->panel + 5);
-	ops->pack(pieces, n_out, n_in, w, 0, 2 * ops->panel);
+	ops->formats[WEIGHTS_F32].pack(pieces, n_out, n_in, w + (size_t)(2 * ops->panel) * 37,
+	                2 * ops->panel, ops->panel + 5);
+	ops->formats[WEIGHTS_F32].pack(pieces, n_out, n_in, w, 0, 2 * ops->panel);
 	CHECK(memcmp(pieces, whole.data, floats * sizeof(float)) == 0);
 	for (int out = 0; out < n_out; out++) {
-		ops->unpack_row(&whole, out, row);
+		ops->formats[WEIGHTS_F32].unpack_row(&whole, out, row);
 		CHECK(memcmp(row, w + (size_t)out * 37, sizeof row) == 0);
 	}
 }
@@ -285,7 +287,7 @@ TEST(blas_packing_can_be_undone_and_done_in_pieces) {
 
 TEST(levels_have_names) {
 	enum cpu_level level;
-	for (int i = CPU_LEVEL_AUTO; i <= CPU_LEVEL_AVX512; i++) {
+	for (int i = CPU_LEVEL_AUTO; i < CPU_LEVELS; i++) {
 		CHECK(cpu_level_parse(cpu_level_name((enum cpu_level)i), &level));
 		CHECK_INT(level, i);
 	}
@@ -305,10 +307,10 @@ TEST(every_level_up_to_the_machines_own_can_be_chosen) {
 
 TEST(a_level_above_the_machines_own_is_refused) {
 	char err[256] = "";
-	if (cpu_level_detect() == CPU_LEVEL_AVX512)
+	if (cpu_level_detect() == CPU_LEVELS - 1)
 		SKIP("this processor has the highest level");
-	CHECK(ops_select("native", CPU_LEVEL_AVX512, err, sizeof err) == NULL);
-	CHECK(strstr(err, "avx512") != NULL);
+	CHECK(ops_select("native", CPU_LEVELS - 1, err, sizeof err) == NULL);
+	CHECK(strstr(err, "avx512-bf16") != NULL);
 }
 
 TEST(unknown_kernels_are_refused) {

@@ -38,7 +38,7 @@ static struct subnet subnet_of(const struct model *model, const char *name) {
 
 /* What comes out of a text: of an encoder all states, else all scores. malloc'd; *ret_n floats. */
 static float *results(const char *dir, const char *name, size_t *ret_n) {
-	const struct ops *tables[4];
+	const struct ops *tables[CPU_LEVELS + 1];
 	int n_tables = random_model_tables(tables);
 	struct golden g = golden_open(dir, tables[n_tables - 1]);
 	const struct facts *facts = &g.model->facts;

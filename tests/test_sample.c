@@ -447,7 +447,7 @@ TEST(the_best_come_first_with_lower_ids_on_ties) {
 TEST(every_level_draws_the_same_tokens_and_gives_the_same_logprobs) {
 	static float logits[5000];
 	random_logits(3, logits, 5000);
-	const struct ops *tables[4];
+	const struct ops *tables[CPU_LEVELS + 1];
 	int n = random_model_tables(tables);
 	if (n == 1)
 		SKIP("this machine has no level above plain C");

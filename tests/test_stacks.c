@@ -122,7 +122,7 @@ static void engine_stop(struct engine *e) {
 }
 
 static const struct ops *best_table(void) {
-	const struct ops *tables[4];
+	const struct ops *tables[CPU_LEVELS + 1];
 	return tables[random_model_tables(tables) - 1];
 }
 
@@ -350,7 +350,7 @@ TEST(texts_of_other_length_and_depth_in_a_step_change_no_bit) {
 
 TEST(neither_threads_nor_the_level_of_the_processor_change_a_bit) {
 	enum { N = 5 };
-	const struct ops *tables[4];
+	const struct ops *tables[CPU_LEVELS + 1];
 	int n = random_model_tables(tables);
 	for (int shape = 0; shape < SHAPES; shape++) {
 		int dim = shapes[shape].stack[STACK_ENCODER].dim;
@@ -601,12 +601,12 @@ static int counted_panels;
 
 static void counting_linear(const struct linear *l, int first_panel, int end_panel) {
 	__atomic_fetch_add(&counted_panels, end_panel - first_panel, __ATOMIC_RELAXED);
-	counted_ops->linear(l, first_panel, end_panel);
+	counted_ops->formats[WEIGHTS_F32].linear(l, first_panel, end_panel);
 }
 
 TEST(a_step_of_many_texts_reads_every_kept_matrix_once) {
 	struct ops counting = *ops_c();
-	counting.linear = counting_linear;
+	counting.formats[WEIGHTS_F32].linear = counting_linear;
 	counted_ops = ops_c();
 	struct engine e = engine_start(&counting, &shapes[3], 2);
 	struct row rows[MAX_ROWS];

@@ -78,7 +78,7 @@ static void engine_stop(struct engine *e) {
 }
 
 static const struct ops *best_table(void) {
-	const struct ops *tables[4];
+	const struct ops *tables[CPU_LEVELS + 1];
 	return tables[random_model_tables(tables) - 1];
 }
 
@@ -232,7 +232,7 @@ TEST(the_number_of_threads_changes_no_bit) {
 TEST(every_level_of_the_processor_gives_the_same_bits_as_plain_c) {
 	int32_t text[PROMPT];
 	random_text(5, text, PROMPT);
-	const struct ops *tables[4];
+	const struct ops *tables[CPU_LEVELS + 1];
 	int n = random_model_tables(tables);
 	if (n == 1)
 		SKIP("this machine has no level above plain C");
@@ -320,7 +320,7 @@ TEST(neighbours_of_any_depth_change_no_bit_at_any_level) {
 	enum { LENGTH = 40 };
 	int32_t text[LENGTH];
 	random_text(6, text, LENGTH);
-	const struct ops *tables[4];
+	const struct ops *tables[CPU_LEVELS + 1];
 	int n = random_model_tables(tables);
 	for (int t = 0; t < n; t++) {
 		struct engine e = engine_start(tables[t], &shapes[0], 2);
@@ -367,12 +367,12 @@ static void counting_linear(const struct linear *l, int first_panel, int end_pan
 		else
 			__atomic_fetch_add(&counted.reads[number][panel], 1, __ATOMIC_RELAXED);
 	}
-	counted_ops->linear(l, first_panel, end_panel);
+	counted_ops->formats[WEIGHTS_F32].linear(l, first_panel, end_panel);
 }
 
 TEST(a_step_of_three_depths_reads_each_kept_layer_once_and_no_other) {
 	struct ops counting = *ops_c();
-	counting.linear = counting_linear;
+	counting.formats[WEIGHTS_F32].linear = counting_linear;
 	counted_ops = ops_c();
 	struct engine e = engine_start(&counting, &shapes[0], 2);
 	memset(&counted, 0, sizeof counted);
@@ -415,7 +415,7 @@ TEST(a_step_of_three_depths_reads_each_kept_layer_once_and_no_other) {
 }
 
 TEST(a_step_allocates_nothing) {
-	const struct ops *tables[4];
+	const struct ops *tables[CPU_LEVELS + 1];
 	int n = random_model_tables(tables);
 	for (int t = 0; t < n; t++) {
 		struct engine e = engine_start(tables[t], &shapes[0], 2);

@@ -155,7 +155,7 @@ static void check_opt(const char *dir, const struct facts *f, const char *prefix
 }
 
 TEST(every_opt_tensor_is_in_its_place_at_every_level) {
-	const struct ops *list[4];
+	const struct ops *list[CPU_LEVELS + 1];
 	int n = tables(list);
 	size_t len;
 	struct facts f = small_facts(FAMILY_OPT);
@@ -230,7 +230,7 @@ TEST(a_separate_output_is_read_only_if_asked_for) {
 
 /* 3,000 x 128 and 4,096 x 128 numbers: more than one chunk of packing each. */
 TEST(gpt2_matrices_are_turned_over_many_chunks_at_every_level) {
-	const struct ops *list[4];
+	const struct ops *list[CPU_LEVELS + 1];
 	int n = tables(list);
 	struct facts f = small_facts(FAMILY_GPT2);
 	struct stack_facts *s = &f.stack[STACK_DECODER];

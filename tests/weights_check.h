@@ -73,7 +73,7 @@ static inline void check_rows(const struct ops *ops, const struct matrix *m, int
 	CHECK(row != NULL);
 	CHECK(first + rows <= m->n_out);
 	for (int r = 0; r < rows; r++) {
-		ops->unpack_row(m, first + r, row);
+		ops->formats[m->format].unpack_row(m, first + r, row);
 		for (int k = 0; k < m->n_in; k++) {
 			size_t at = transposed ? (size_t)k * (size_t)rows + (size_t)r
 			                       : (size_t)r * (size_t)m->n_in + (size_t)k;
@@ -94,13 +94,11 @@ static inline void check_vector(const float *v, size_t n, const char *name) {
 }
 
 /* Each table that this machine has. */
-static inline int tables(const struct ops *list[4]) {
+static inline int tables(const struct ops *list[CPU_LEVELS + 1]) {
 	int n = 0;
 	list[n++] = ops_c();
-	if (cpu_level_detect() >= CPU_LEVEL_AVX2 && ops_avx2())
-		list[n++] = ops_avx2();
-	if (cpu_level_detect() >= CPU_LEVEL_AVX512 && ops_avx512())
-		list[n++] = ops_avx512();
+	for (int i = CPU_LEVEL_AVX2; i <= (int)cpu_level_detect(); i++)
+		list[n++] = ops_of_level((enum cpu_level)i);
 	if (ops_blas())
 		list[n++] = ops_blas();
 	return n;

@@ -91,13 +91,13 @@ static void run_job(void *arg, int member) {
 	struct matrix w = { .n_out = j->shape.n_out, .n_in = j->shape.n_in };
 	w.n_panels = (w.n_out + j->ops->panel - 1) / j->ops->panel;
 	struct linear l = { .w = &w, .bias = j->bias, .x = j->x, .y = j->y, .rows = j->rows };
-	l.ldx = (size_t)w.n_in + PAD;
+	l.x_stride = ((size_t)w.n_in + PAD) * sizeof(float);
 	l.ldy = (size_t)w.n_out + PAD;
 	int first, end;
 	team_share(w.n_panels, member, team_size(j->team), &first, &end);
 	for (int turn = 0; turn < j->turns; turn++) {
 		w.data = j->arena + (j->next + (size_t)turn) % j->copies * j->stride;
-		j->ops->linear(&l, first, end);
+		j->ops->formats[WEIGHTS_F32].linear(&l, first, end);
 		team_barrier(j->team, member);
 	}
 }
@@ -108,7 +108,7 @@ static double time_product(struct machine *m, const struct ops *ops, struct shap
 	static size_t next;
 	struct job j = { m->team, ops, s, rows };
 	j.turns = (int)(0.015 / roofline) + 1;
-	j.stride = ops->matrix_bytes(s.n_out, s.n_in) / sizeof(float);
+	j.stride = ops->formats[WEIGHTS_F32].matrix_bytes(s.n_out, s.n_in) / sizeof(float);
 	j.copies = m->arena_floats / j.stride;
 	if (j.copies == 0)
 		fail("a shape is larger than the arena");
