@@ -111,6 +111,19 @@ static inline vec vec_scale(vec p, vec shifted) {
 	return _mm256_mul_ps(p, _mm256_castsi256_ps(second));
 }
 
+/* Keeps a sum in its register: the compiler may not look through this. */
+#define vec_keep(v) __asm__("" : "+x"(v))
+
+/* The bf16 numbers in the lower and in the upper halves of the lanes, widened. */
+static inline vec vec_lower_bf16(vec v) {
+	return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(v), 16));
+}
+
+static inline vec vec_upper_bf16(vec v) {
+	const vec upper = _mm256_castsi256_ps(_mm256_set1_epi32(-65536));
+	return _mm256_and_ps(upper, v);
+}
+
 /* The 16 virtual lanes, joined 8, 4, 2 and 1 apart. */
 static inline float lanes_sum(const vec lanes[2]) {
 	vec eight = _mm256_add_ps(lanes[0], lanes[1]);
@@ -126,7 +139,6 @@ static inline float lanes_max(const vec lanes[2]) {
 	return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
 
-#include "model/vector_math.h"
 #include "model/vector_ops.h"
 
 const struct ops *ops_avx2(void) {

@@ -40,24 +40,60 @@ static float activate(float x, enum activation activation) {
 	return x;
 }
 
+/* Bias, activation and residual for the sums of one row of one panel; writes y. */
+static void finish(const struct linear *l, const float *sums, int row, int first) {
+	float *y = linear_row(l, row) + first;
+	for (int c = 0; c < PANEL && first + c < l->w->n_out; c++) {
+		float value = l->bias ? sums[c] + l->bias[first + c] : sums[c];
+		value = activate(value, l->activation);
+		y[c] = l->add ? y[c] + value : value;
+	}
+}
+
 static void c_linear(const struct linear *l, int first_panel, int end_panel) {
-	int n_in = l->w->n_in, n_out = l->w->n_out;
+	int n_in = l->w->n_in;
 	for (int panel = first_panel; panel < end_panel; panel++) {
 		const float *w = (const float *)l->w->data + (size_t)panel * PANEL * (size_t)n_in;
-		int first = panel * PANEL;
-		int columns = n_out - first < PANEL ? n_out - first : PANEL;
 		for (int row = 0; row < l->rows; row++) {
 			const float *x = linear_input(l, row);
-			float *y = linear_row(l, row) + first;
 			float acc[PANEL] = { 0 };
 			for (int k = 0; k < n_in; k++)
 				for (int c = 0; c < PANEL; c++)
 					acc[c] = __builtin_fmaf(x[k], w[k * PANEL + c], acc[c]);
-			for (int c = 0; c < columns; c++) {
-				float value = l->bias ? acc[c] + l->bias[first + c] : acc[c];
-				value = activate(value, l->activation);
-				y[c] = l->add ? y[c] + value : value;
+			finish(l, acc, row, panel * PANEL);
+		}
+	}
+}
+
+static size_t c_bf16_matrix_bytes(int n_out, int n_in) {
+	return bf16_panels_bytes(PANEL, n_out, n_in);
+}
+
+static void c_bf16_pack(void *data, int n_out, int n_in, const float *src, int first, int count) {
+	(void)n_out;
+	bf16_panels_pack(PANEL, data, n_in, src, first, count);
+}
+
+static void c_bf16_unpack_row(const struct matrix *w, int out, float *dst) {
+	bf16_panels_unpack_row(PANEL, w, out, dst);
+}
+
+/* The sums of c_linear over the widened weights. */
+static void c_bf16_linear(const struct linear *l, int first_panel, int end_panel) {
+	int n_in = l->w->n_in;
+	const uint16_t *w = l->w->data;
+	for (int panel = first_panel; panel < end_panel; panel++) {
+		for (int row = 0; row < l->rows; row++) {
+			const float *x = linear_input(l, row);
+			float acc[PANEL] = { 0 };
+			for (int k = 0; k < n_in; k++) {
+				const uint16_t *at =
+				                w + bf16_panels_at(PANEL, n_in, panel * PANEL, k);
+				for (int c = 0; c < PANEL; c++)
+					acc[c] = __builtin_fmaf(
+					                x[k], bf16_widen(at[2 * c]), acc[c]);
 			}
+			finish(l, acc, row, panel * PANEL);
 		}
 	}
 }
@@ -177,6 +213,13 @@ const struct ops *ops_c(void) {
 				.pack = c_pack,
 				.unpack_row = c_unpack_row,
 				.linear = c_linear,
+			},
+			[WEIGHTS_BF16] = {
+				.arithmetic = "bf16 weights widened, f32 inputs and sums, plain C",
+				.matrix_bytes = c_bf16_matrix_bytes,
+				.pack = c_bf16_pack,
+				.unpack_row = c_bf16_unpack_row,
+				.linear = c_bf16_linear,
 			},
 		},
 		.norm = c_norm,

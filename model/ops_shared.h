@@ -10,6 +10,7 @@
 
 #include <string.h>
 
+#include "model/bf16.h"
 #include "model/ops.h"
 
 enum { LANES_FIXED = 16 }; /* virtual lanes of every sum over a row */
@@ -42,6 +43,43 @@ static inline void panels_unpack_row(int panel, const struct matrix *w, int out,
 	                + out % panel;
 	for (size_t k = 0; k < inputs; k++)
 		dst[k] = from[k * width];
+}
+
+/* Panels of bf16: uint16_t [n_in / 2][panel][2], inputs in pairs; a missing last input has weight 0. */
+static inline size_t bf16_panels_bytes(int panel, int n_out, int n_in) {
+	size_t panels = ((size_t)n_out + (size_t)panel - 1) / (size_t)panel;
+	return panels * (size_t)panel * (((size_t)n_in + 1) / 2) * 2 * sizeof(uint16_t);
+}
+
+/* Where the weight of an output and an input is, counted in numbers. */
+static inline size_t bf16_panels_at(int panel, int n_in, int out, int in) {
+	size_t pairs = ((size_t)n_in + 1) / 2, width = (size_t)panel;
+	size_t first = (size_t)(out / panel) * pairs * width * 2;
+	return first + ((size_t)in / 2 * width + (size_t)(out % panel)) * 2 + (size_t)in % 2;
+}
+
+static inline void bf16_panels_pack(
+                int panel, uint16_t *data, int n_in, const float *src, int first, int count) {
+	enum { STRIP = 16 };
+	int end = (count + panel - 1) / panel * panel, inputs = (n_in + 1) / 2 * 2;
+	for (int row = 0; row < end; row += panel) {
+		for (int strip = 0; strip < inputs; strip += STRIP) {
+			int last = inputs - strip < STRIP ? inputs : strip + STRIP;
+			for (int r = row; r < row + panel; r++) {
+				const float *from = src + (size_t)r * (size_t)n_in;
+				for (int k = strip; k < last; k++)
+					data[bf16_panels_at(panel, n_in, first + r, k)] =
+					                r < count && k < n_in ? bf16_round(from[k])
+					                                      : 0;
+			}
+		}
+	}
+}
+
+static inline void bf16_panels_unpack_row(int panel, const struct matrix *w, int out, float *dst) {
+	const uint16_t *data = w->data;
+	for (int k = 0; k < w->n_in; k++)
+		dst[k] = bf16_widen(data[bf16_panels_at(panel, w->n_in, out, k)]);
 }
 
 /* The input row i of a linear layer that reads floats, and the output row of its row i. */

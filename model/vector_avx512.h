@@ -110,6 +110,19 @@ static inline vec vec_scale(vec p, vec shifted) {
 	return _mm512_mul_ps(p, _mm512_castsi512_ps(second));
 }
 
+/* Keeps a sum in its register: the compiler may not look through this. */
+#define vec_keep(v) __asm__("" : "+v"(v))
+
+/* The bf16 numbers in the lower and in the upper halves of the lanes, widened. */
+static inline vec vec_lower_bf16(vec v) {
+	return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(v), 16));
+}
+
+static inline vec vec_upper_bf16(vec v) {
+	const vec upper = _mm512_castsi512_ps(_mm512_set1_epi32(-65536));
+	return _mm512_and_ps(upper, v);
+}
+
 /* The 16 virtual lanes, joined 8, 4, 2 and 1 apart. */
 static inline float lanes_sum(const vec lanes[1]) {
 	__m256 upper = _mm512_extractf32x8_ps(lanes[0], 1);

@@ -4,6 +4,7 @@
  * micro-kernel, which a struct kernel describes. Blocking changes the time and never a bit: partial
  * sums are kept as they are and go on where they stopped. Part of model/vector_ops.h.
  */
+#include "model/vector_math.h"
 #include "model/vector_tile.h"
 
 /* A weight format as the blocking sees it: inputs come in groups that lie together in a panel. */
@@ -80,6 +81,7 @@ static void linear_slice(const struct kernel *kernel, const struct linear *l, in
 	struct tile t = { .ldc = PANEL, .ldx = l->x_stride, .ldb = kernel->panel_bytes };
 	t.count = count;
 	t.fresh = at == 0;
+	t.last = (at + count) * kernel->group > l->w->n_in ? l->w->n_in % kernel->group : 0;
 	t.b = weights_at(kernel, l, panel, at);
 	if (groups == 1) /* a few rows wait for memory alone, and the hardware's prefetch is best */
 		next = rows > ROWS_MAX / 2 ? (const char *)t.b + PREFETCH_AHEAD : NULL;
@@ -147,23 +149,8 @@ static void linear_run(const struct kernel *kernel, const struct linear *l, int 
 	}
 }
 
-/* ---- f32 ---- */
-
-static size_t f32_matrix_bytes(int n_out, int n_in) {
-	return panels_bytes(PANEL, n_out, n_in);
-}
-
-static void f32_pack(void *data, int n_out, int n_in, const float *src, int first, int count) {
-	(void)n_out;
-	panels_pack(PANEL, data, n_in, src, first, count);
-}
-
-static void f32_unpack_row(const struct matrix *w, int out, float *dst) {
-	panels_unpack_row(PANEL, w, out, dst);
-}
-
-/* The sums are the values. Of bf16 too, where it runs as f32. */
-static void f32_finish(
+/* Where the sums are the values: f32 and bf16. */
+static void sums_finish(
                 const struct linear *l, int panel, int first_row, int rows, const void *sums) {
 	int first = panel * PANEL;
 	for (int j = 0; j < PANEL && first + j < l->w->n_out; j += LANES) {
@@ -173,22 +160,3 @@ static void f32_finish(
 		}
 	}
 }
-
-static void f32_linear(const struct linear *l, int first_panel, int end_panel) {
-	static const struct kernel kernel = {
-		.group = 1,
-		.panel_bytes = PANEL * sizeof(float),
-		.input_bytes = sizeof(float),
-		.slice = 512,
-		.block = 1024,
-		.tiles = tiles_pair,
-		.finish = f32_finish,
-	};
-	linear_run(&kernel, l, first_panel, end_panel);
-}
-
-#define VECTOR_F32(sentence)                                                                       \
-	{                                                                                          \
-		.arithmetic = sentence, .matrix_bytes = f32_matrix_bytes, .pack = f32_pack,        \
-		.unpack_row = f32_unpack_row, .linear = f32_linear,                                \
-	}

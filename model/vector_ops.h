@@ -5,6 +5,9 @@
  */
 #include "model/vector_linear.h"
 
+#include "model/vector_bf16.h"
+#include "model/vector_f32.h"
+
 enum { GROUP = LANES_FIXED / LANES };
 
 static float row_sum(const float *x, int n) {
@@ -100,6 +103,8 @@ static void vec_max_sum_exp(const float *x, int n, float *ret_max, float *ret_su
 		.formats = {                                                                       \
 			[WEIGHTS_F32] = VECTOR_F32("f32, one fused multiply-add chain per "        \
 			                           "output, " set " (bits equal to plain C)"),     \
+			[WEIGHTS_BF16] = VECTOR_BF16("bf16 weights widened, f32 inputs and sums, " \
+			                             set " (bits equal to plain C)"),              \
 		},                                                                                 \
 		.norm = vec_norm, .kv_store = block_store, .attend = vec_attend,                   \
 		.attend_scratch = vec_attend_scratch, .max_sum_exp = vec_max_sum_exp, \

@@ -6,19 +6,23 @@
  */
 #include <fenv.h>
 
+#include "model/bf16.h"
 #include "tests/numbers.h"
+#include "tests/portable.h"
 
-static struct matrix pack(const struct ops *ops, const float *w, int n_out, int n_in) {
-	float *data = take(ops->formats[WEIGHTS_F32].matrix_bytes(n_out, n_in) / sizeof(float));
-	ops->formats[WEIGHTS_F32].pack(data, n_out, n_in, w, 0, n_out);
-	return (struct matrix){ n_out, n_in, (n_out + ops->panel - 1) / ops->panel, WEIGHTS_F32,
-		data };
+static struct matrix pack(const struct ops *ops, enum weight_format format, const float *w,
+                int n_out, int n_in) {
+	const struct format_ops *f = &ops->formats[format];
+	void *data = take(f->matrix_bytes(n_out, n_in) / sizeof(float));
+	f->pack(data, n_out, n_in, w, 0, n_out);
+	return (struct matrix){ n_out, n_in, (n_out + ops->panel - 1) / ops->panel, format, data };
 }
 
 /* ---- linear ---- */
 
 /* One problem: shapes, inputs, and what y holds before. */
 struct problem {
+	enum weight_format format;
 	int rows, n_in, n_out;
 	size_t ldx, ldy, y_size;
 	float *w, *bias, *x, *y_before;
@@ -27,8 +31,8 @@ struct problem {
 	bool add;
 };
 
-static struct problem problem_random(int rows, int n_in, int n_out) {
-	struct problem p = { .rows = rows, .n_in = n_in, .n_out = n_out };
+static struct problem problem_random(enum weight_format format, int rows, int n_in, int n_out) {
+	struct problem p = { .format = format, .rows = rows, .n_in = n_in, .n_out = n_out };
 	p.ldx = (size_t)(n_in + random_between(0, 17));
 	p.ldy = (size_t)(n_out + random_between(0, 17));
 	p.w = take_random((size_t)n_out * (size_t)n_in);
@@ -47,12 +51,26 @@ static struct problem problem_random(int rows, int n_in, int n_out) {
 	return p;
 }
 
+/* Makes the inputs as the format's products read them. */
+static void make_inputs(const struct problem *p, const struct format_ops *f, struct linear *l) {
+	l->x = p->x;
+	l->x_stride = p->ldx * sizeof(float);
+	if (!f->input)
+		return;
+	l->x_stride = f->input_bytes(p->n_in) + (size_t)random_between(0, 2) * 64;
+	char *made = (char *)take((size_t)p->rows * l->x_stride / sizeof(float));
+	for (int i = 0; i < p->rows; i++)
+		f->input(p->x + (size_t)i * p->ldx, p->n_in, made + (size_t)i * l->x_stride);
+	l->x = made;
+}
+
 /* All of y after the layer, computed in ranges of panels cut at random places. */
 static float *problem_run(const struct problem *p, const struct ops *ops) {
-	struct matrix w = pack(ops, p->w, p->n_out, p->n_in);
+	const struct format_ops *f = &ops->formats[p->format];
+	struct matrix w = pack(ops, p->format, p->w, p->n_out, p->n_in);
 	float *y = take_copy(p->y_before, p->y_size);
-	struct linear l = { .w = &w, .bias = p->bias, .x = p->x, .y = y };
-	l.x_stride = p->ldx * sizeof(float);
+	struct linear l = { .w = &w, .bias = p->bias, .y = y };
+	make_inputs(p, f, &l);
 	l.ldy = p->ldy;
 	l.y_rows = p->map;
 	l.rows = p->rows;
@@ -60,44 +78,99 @@ static float *problem_run(const struct problem *p, const struct ops *ops) {
 	l.add = p->add;
 	for (int first = 0; first < w.n_panels;) {
 		int end = random_between(first + 1, w.n_panels);
-		ops->formats[WEIGHTS_F32].linear(&l, first, end);
+		f->linear(&l, first, end);
 		first = end;
 	}
 	return y;
 }
 
-static void linear_equals_c(enum cpu_level level, bool spoiled) {
+/* Two tables give the same bits for random problems of all sizes. */
+static void linear_equals(const struct ops *ops, const struct ops *other, enum weight_format format,
+                bool spoiled) {
 	static const int rows[] = { 70, 139, 128, 257 };
-	const struct ops *ops = overlay(level);
 	for (int i = 0; i < 120; i++) {
 		fresh_memory();
 		random_state += (uint64_t)i;
 		int m = i < 80 ? i % 40 + 1 : i < 84 ? rows[i - 80] : random_between(1, 45);
 		int n_in = i % 3 ? random_between(1, 150) : random_between(1, 1400);
-		struct problem p = problem_random(m, n_in, random_between(1, 110));
+		struct problem p = problem_random(format, m, n_in, random_between(1, 110));
 		if (spoiled) {
 			spoil(p.x, (size_t)m * p.ldx, 400);
 			spoil(p.w, (size_t)p.n_out * (size_t)p.n_in, 4000);
 			spoil(p.y_before, p.y_size, 20);
 		}
-		CHECK(same_bits(problem_run(&p, ops), problem_run(&p, ops_c()), p.y_size));
+		CHECK(same_bits(problem_run(&p, ops), problem_run(&p, other), p.y_size));
 	}
 }
 
-TEST(avx2_linear_equals_c) {
-	linear_equals_c(CPU_LEVEL_AVX2, false);
+TEST(avx2_f32_equals_c) {
+	linear_equals(overlay(CPU_LEVEL_AVX2), ops_c(), WEIGHTS_F32, false);
 }
 
-TEST(avx512_linear_equals_c) {
-	linear_equals_c(CPU_LEVEL_AVX512, false);
+TEST(avx512_f32_equals_c) {
+	linear_equals(overlay(CPU_LEVEL_AVX512), ops_c(), WEIGHTS_F32, false);
 }
 
-TEST(avx2_linear_equals_c_with_nan_and_infinity) {
-	linear_equals_c(CPU_LEVEL_AVX2, true);
+TEST(portable_f32_equals_c) {
+	linear_equals(portable_avx512(), ops_c(), WEIGHTS_F32, false);
 }
 
-TEST(avx512_linear_equals_c_with_nan_and_infinity) {
-	linear_equals_c(CPU_LEVEL_AVX512, true);
+TEST(avx2_f32_equals_c_with_nan_and_infinity) {
+	linear_equals(overlay(CPU_LEVEL_AVX2), ops_c(), WEIGHTS_F32, true);
+}
+
+TEST(avx512_f32_equals_c_with_nan_and_infinity) {
+	linear_equals(overlay(CPU_LEVEL_AVX512), ops_c(), WEIGHTS_F32, true);
+}
+
+TEST(portable_f32_equals_c_with_nan_and_infinity) {
+	linear_equals(portable_avx512(), ops_c(), WEIGHTS_F32, true);
+}
+
+TEST(avx2_bf16_equals_c) {
+	linear_equals(overlay(CPU_LEVEL_AVX2), ops_c(), WEIGHTS_BF16, false);
+}
+
+TEST(avx512_bf16_weights_equal_c) {
+	linear_equals(overlay(CPU_LEVEL_AVX512), ops_c(), WEIGHTS_BF16, false);
+}
+
+TEST(portable_bf16_weights_equal_c) {
+	linear_equals(portable_avx512(), ops_c(), WEIGHTS_BF16, false);
+}
+
+TEST(avx2_bf16_equals_c_with_nan_and_infinity) {
+	linear_equals(overlay(CPU_LEVEL_AVX2), ops_c(), WEIGHTS_BF16, true);
+}
+
+TEST(avx512_bf16_weights_equal_c_with_nan_and_infinity) {
+	linear_equals(overlay(CPU_LEVEL_AVX512), ops_c(), WEIGHTS_BF16, true);
+}
+
+TEST(portable_bf16_weights_equal_c_with_nan_and_infinity) {
+	linear_equals(portable_avx512(), ops_c(), WEIGHTS_BF16, true);
+}
+
+TEST(products_of_the_bf16_instruction_equal_portable_ones) {
+	linear_equals(overlay(CPU_LEVEL_AVX512_BF16), portable_avx512_bf16(), WEIGHTS_BF16, false);
+}
+
+TEST(products_of_the_bf16_instruction_equal_portable_ones_with_nan_and_infinity) {
+	linear_equals(overlay(CPU_LEVEL_AVX512_BF16), portable_avx512_bf16(), WEIGHTS_BF16, true);
+}
+
+/* bf16 weights in f32 arithmetic are the f32 product of weights that bf16 can hold. */
+TEST(bf16_weights_equal_the_same_weights_in_f32) {
+	for (int i = 0; i < 20; i++) {
+		fresh_memory();
+		random_state += (uint64_t)i;
+		struct problem p = problem_random(WEIGHTS_BF16, i + 1, random_between(1, 300), 50);
+		for (size_t k = 0; k < (size_t)p.n_out * (size_t)p.n_in; k++)
+			p.w[k] = mathf_from_bits(mathf_bits(p.w[k]) & 0xffff0000u);
+		float *bf16 = problem_run(&p, ops_c());
+		p.format = WEIGHTS_F32;
+		CHECK(same_bits(bf16, problem_run(&p, ops_c()), p.y_size));
+	}
 }
 
 /* The activation of every 4099th float. */
@@ -130,10 +203,10 @@ TEST(avx512_activations_equal_c_over_the_whole_range) {
 }
 
 /* Each row alone has the bits that it has among others: the property batching rests on. */
-static void rows_are_independent(const struct ops *ops, int n_in) {
+static void rows_are_independent(const struct ops *ops, enum weight_format format, int n_in) {
 	for (int rows = 1; rows <= 139; rows += rows < 40 ? 1 : 33) {
 		fresh_memory();
-		struct problem p = problem_random(rows, n_in, 37);
+		struct problem p = problem_random(format, rows, n_in, 37);
 		p.map = NULL;
 		float *together = problem_run(&p, ops);
 		int step = rows < 8 ? 1 : 5;
@@ -150,15 +223,28 @@ static void rows_are_independent(const struct ops *ops, int n_in) {
 }
 
 TEST(c_rows_do_not_depend_on_their_neighbours) {
-	rows_are_independent(ops_c(), 130);
+	rows_are_independent(ops_c(), WEIGHTS_F32, 130);
+	rows_are_independent(ops_c(), WEIGHTS_BF16, 130);
 }
 
 TEST(avx2_rows_do_not_depend_on_their_neighbours) {
-	rows_are_independent(overlay(CPU_LEVEL_AVX2), 1100);
+	rows_are_independent(overlay(CPU_LEVEL_AVX2), WEIGHTS_F32, 1100);
+	rows_are_independent(overlay(CPU_LEVEL_AVX2), WEIGHTS_BF16, 1100);
 }
 
 TEST(avx512_rows_do_not_depend_on_their_neighbours) {
-	rows_are_independent(overlay(CPU_LEVEL_AVX512), 1100);
+	rows_are_independent(overlay(CPU_LEVEL_AVX512), WEIGHTS_F32, 1100);
+	rows_are_independent(overlay(CPU_LEVEL_AVX512), WEIGHTS_BF16, 1100);
+}
+
+TEST(avx512_bf16_rows_do_not_depend_on_their_neighbours) {
+	rows_are_independent(overlay(CPU_LEVEL_AVX512_BF16), WEIGHTS_BF16, 2200);
+}
+
+TEST(portable_rows_do_not_depend_on_their_neighbours) {
+	rows_are_independent(portable_avx512(), WEIGHTS_F32, 530);
+	rows_are_independent(portable_avx512(), WEIGHTS_BF16, 530);
+	rows_are_independent(portable_avx512_bf16(), WEIGHTS_BF16, 1030);
 }
 
 /* One output of a problem in double precision, and the sum of magnitudes its rounding scales with. */
@@ -189,12 +275,22 @@ static double exact_output(const struct problem *p, int row, int out, double *re
 	return sum;
 }
 
-static void linear_is_right(const struct ops *ops) {
+/* Keeps of each number what bf16 holds. */
+static void shorten(float *x, size_t n) {
+	for (size_t i = 0; i < n; i++)
+		x[i] = mathf_from_bits(mathf_bits(x[i]) & 0xffff0000u);
+}
+
+static void linear_is_right(const struct ops *ops, enum weight_format format) {
 	for (int i = 0; i < 60; i++) {
 		fresh_memory();
 		random_state += (uint64_t)i;
-		struct problem p = problem_random(random_between(1, 50), random_between(1, 600),
-		                random_between(1, 150));
+		struct problem p = problem_random(format, random_between(1, 50),
+		                random_between(1, 600), random_between(1, 150));
+		if (format == WEIGHTS_BF16) {
+			shorten(p.w, (size_t)p.n_out * (size_t)p.n_in);
+			shorten(p.x, (size_t)p.rows * p.ldx);
+		}
 		float *y = problem_run(&p, ops);
 		for (int row = 0; row < p.rows; row++) {
 			for (int out = 0; out < p.n_out; out++) {
@@ -216,21 +312,34 @@ static void linear_is_right(const struct ops *ops) {
 }
 
 TEST(c_linear_is_right) {
-	linear_is_right(ops_c());
+	linear_is_right(ops_c(), WEIGHTS_F32);
+	linear_is_right(ops_c(), WEIGHTS_BF16);
 }
 
 TEST(avx2_linear_is_right) {
-	linear_is_right(overlay(CPU_LEVEL_AVX2));
+	linear_is_right(overlay(CPU_LEVEL_AVX2), WEIGHTS_F32);
+	linear_is_right(overlay(CPU_LEVEL_AVX2), WEIGHTS_BF16);
 }
 
 TEST(avx512_linear_is_right) {
-	linear_is_right(overlay(CPU_LEVEL_AVX512));
+	linear_is_right(overlay(CPU_LEVEL_AVX512), WEIGHTS_F32);
+	linear_is_right(overlay(CPU_LEVEL_AVX512), WEIGHTS_BF16);
+}
+
+TEST(avx512_bf16_linear_is_right) {
+	linear_is_right(overlay(CPU_LEVEL_AVX512_BF16), WEIGHTS_BF16);
+}
+
+TEST(portable_linear_is_right) {
+	linear_is_right(portable_avx512(), WEIGHTS_F32);
+	linear_is_right(portable_avx512(), WEIGHTS_BF16);
+	linear_is_right(portable_avx512_bf16(), WEIGHTS_BF16);
 }
 
 TEST(blas_linear_is_right) {
 	if (!ops_blas())
 		SKIP("this build has no OpenBLAS");
-	linear_is_right(ops_blas());
+	linear_is_right(ops_blas(), WEIGHTS_F32);
 }
 
 TEST(own_linear_agrees_with_openblas) {
@@ -241,46 +350,68 @@ TEST(own_linear_agrees_with_openblas) {
 	static const int rows[] = { 1, 3, 8, 17, 64, 200 };
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
 		fresh_memory();
-		struct problem p = problem_random(rows[i], 1024, 300);
+		struct problem p = problem_random(WEIGHTS_F32, rows[i], 1024, 300);
 		float *a = problem_run(&p, own), *b = problem_run(&p, ops_blas());
 		for (size_t j = 0; j < p.y_size; j++)
 			CHECK(fabsf(a[j] - b[j]) < 1e-4f);
 	}
 }
 
-static void packing_round_trip(const struct ops *ops) {
+static void packing_round_trip(const struct ops *ops, enum weight_format format) {
+	const struct format_ops *f = &ops->formats[format];
 	fresh_memory();
 	int n_out = 3 * ops->panel + 5, n_in = 37;
 	float *w = take_random((size_t)n_out * (size_t)n_in), row[37];
-	struct matrix whole = pack(ops, w, n_out, n_in);
-	size_t floats = ops->formats[WEIGHTS_F32].matrix_bytes(n_out, n_in) / sizeof(float);
-	float *pieces = take(floats);
-	ops->formats[WEIGHTS_F32].pack(pieces, n_out, n_in, w + (size_t)(2 * ops->panel) * 37,
-	                2 * ops->panel, ops->panel + 5);
-	ops->formats[WEIGHTS_F32].pack(pieces, n_out, n_in, w, 0, 2 * ops->panel);
-	CHECK(memcmp(pieces, whole.data, floats * sizeof(float)) == 0);
+	if (format == WEIGHTS_BF16)
+		shorten(w, (size_t)n_out * (size_t)n_in);
+	struct matrix whole = pack(ops, format, w, n_out, n_in);
+	size_t bytes = f->matrix_bytes(n_out, n_in);
+	float *pieces = take(bytes / sizeof(float));
+	f->pack(pieces, n_out, n_in, w + (size_t)(2 * ops->panel) * 37, 2 * ops->panel,
+	                ops->panel + 5);
+	f->pack(pieces, n_out, n_in, w, 0, 2 * ops->panel);
+	CHECK(memcmp(pieces, whole.data, bytes) == 0);
 	for (int out = 0; out < n_out; out++) {
-		ops->formats[WEIGHTS_F32].unpack_row(&whole, out, row);
+		f->unpack_row(&whole, out, row);
 		CHECK(memcmp(row, w + (size_t)out * 37, sizeof row) == 0);
 	}
 }
 
 TEST(c_packing_can_be_undone_and_done_in_pieces) {
-	packing_round_trip(ops_c());
+	packing_round_trip(ops_c(), WEIGHTS_F32);
+	packing_round_trip(ops_c(), WEIGHTS_BF16);
 }
 
 TEST(avx2_packing_can_be_undone_and_done_in_pieces) {
-	packing_round_trip(overlay(CPU_LEVEL_AVX2));
+	packing_round_trip(overlay(CPU_LEVEL_AVX2), WEIGHTS_F32);
+	packing_round_trip(overlay(CPU_LEVEL_AVX2), WEIGHTS_BF16);
 }
 
 TEST(avx512_packing_can_be_undone_and_done_in_pieces) {
-	packing_round_trip(overlay(CPU_LEVEL_AVX512));
+	packing_round_trip(overlay(CPU_LEVEL_AVX512), WEIGHTS_F32);
+	packing_round_trip(overlay(CPU_LEVEL_AVX512), WEIGHTS_BF16);
+}
+
+TEST(portable_packing_can_be_undone_and_done_in_pieces) {
+	packing_round_trip(portable_avx512(), WEIGHTS_F32);
+	packing_round_trip(portable_avx512(), WEIGHTS_BF16);
 }
 
 TEST(blas_packing_can_be_undone_and_done_in_pieces) {
 	if (!ops_blas())
 		SKIP("this build has no OpenBLAS");
-	packing_round_trip(ops_blas());
+	packing_round_trip(ops_blas(), WEIGHTS_F32);
+}
+
+/* Halfway goes to the even neighbour; a NaN stays one though its upper bits alone are infinity's. */
+TEST(bf16_is_rounded_to_nearest_even) {
+	static const uint32_t cases[][2] = { { 0x3f808000, 0x3f80 }, { 0x3f818000, 0x3f82 },
+		{ 0x3f808001, 0x3f81 }, { 0x3f807fff, 0x3f80 }, { 0xbf818000, 0xbf82 },
+		{ 0x7f7f8000, 0x7f80 }, { 0x7f7f7fff, 0x7f7f }, { 0x80000000, 0x8000 },
+		{ 0x00008000, 0 }, { 0x00018000, 2 }, { 0x7f800000, 0x7f80 },
+		{ 0x7f800001, 0x7fc0 }, { 0xffffffff, 0xffff } };
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		CHECK_INT(bf16_round(mathf_from_bits(cases[i][0])), cases[i][1]);
 }
 
 /* ---- the choice of a table ---- */

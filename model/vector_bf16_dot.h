@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bf16 weights times bf16 inputs by an instruction for pairs (vec_dot_bf16), in the layout of
+ * model/vector_bf16.h. A row of inputs is n_in numbers rounded to bf16, filled up with zeros.
+ * Included after model/vector_linear.h.
+ */
+static size_t dot_input_bytes(int n_in) {
+	return ((size_t)n_in * sizeof(uint16_t) + 63) / 64 * 64;
+}
+
+static void dot_input(const float *x, int n_in, void *ret_input) {
+	char *to = ret_input;
+	for (int i = 0; i < n_in; i += 2 * LANES, to += sizeof(vec)) {
+		vec first = vec_load_first(x + i, n_in - i);
+		vec second = n_in - i > LANES ? vec_load_first(x + i + LANES, n_in - i - LANES)
+		                              : vec_zero();
+		vec_store((float *)to, vec_round_bf16(first, second));
+	}
+}
+
+TILE_INLINE void dot_run(const struct tile *t, const int rows) {
+	vec sum[ROWS_MAX][TILE_WIDE];
+	const float *b = t->b, *x = t->x; /* pairs: a float's worth of bits each */
+	const char *ahead = t->lines ? t->ahead : (const char *)b;
+	size_t ldb = t->ldb / sizeof *b, ldx = t->ldx / sizeof *x;
+	tile_begin(t, sum, rows, 2);
+	for (int k = 0, end = 0; k < t->count;) {
+		end = t->count - k < TILE_STEP ? t->count : k + TILE_STEP;
+		ahead = tile_fetch(t, ahead);
+		for (; k < end; k++, b += ldb, x++) {
+			vec w[2] = { vec_load(b), vec_load(b + LANES) };
+			UNROLL
+			for (int r = 0; r < rows; r++) {
+				vec from = vec_set(x[(size_t)r * ldx]);
+				UNROLL
+				for (int j = 0; j < 2; j++) {
+					sum[r][j] = vec_dot_bf16(from, w[j], sum[r][j]);
+					vec_keep(sum[r][j]);
+				}
+			}
+		}
+	}
+	tile_end(t, sum, rows, 2);
+}
+
+#define TILE_DOT(rows)                                                                             \
+	static void tile_dot_##rows(const struct tile *t) {                                        \
+		dot_run(t, rows);                                                                  \
+	}
+TILE_EACH(TILE_DOT)
+
+static void dot_linear(const struct linear *l, int first_panel, int end_panel) {
+#define TILE_DOT_ROWS(rows) [rows] = tile_dot_##rows,
+	static tile_function *const tiles[ROWS_MAX + 1] = { TILE_EACH(TILE_DOT_ROWS) };
+	static const struct kernel kernel = {
+		.group = 2,
+		.panel_bytes = 2 * PANEL * sizeof(uint16_t),
+		.input_bytes = 2 * sizeof(uint16_t),
+		.slice = 512,
+		.block = 512,
+		.tiles = tiles,
+		.finish = sums_finish,
+	};
+	linear_run(&kernel, l, first_panel, end_panel);
+}
+
+/* Puts these products over those of model/vector_bf16.h, whose layout they share. */
+static void dot_install(struct format_ops *format) {
+	format->arithmetic = "bf16 weights and inputs, f32 sums, VDPBF16PS (its own rounding: bits "
+	                     "differ from other levels)";
+	format->input_bytes = dot_input_bytes;
+	format->input = dot_input;
+	format->linear = dot_linear;
+}
