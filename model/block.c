@@ -111,11 +111,22 @@ static void store_keys(const struct block *b, int column, int member) {
 		const struct block_run *run = &b->rows->runs[r];
 		int from = run->first > first ? run->first : first;
 		int to = run->first + run->count < end ? run->first + run->count : end;
-		for (int i = from; i < to; i++) {
+		for (int i = from, count; i < to; i += count) {
 			int position = run->position + i - run->first;
+			int left = KV_TILE - position % KV_TILE;
+			count = to - i < left ? to - i : left;
 			const float *k = s->qkv + (size_t)i * s->ld_qkv + column;
-			b->ops->kv_store(run->blocks[position / KV_TILE], k, k + dim, position,
-			                b->facts->heads, b->facts->head_dim);
+			b->ops->kv_store(&(struct kv_rows){
+			                .block = run->blocks[position / KV_TILE],
+			                .format = run->format,
+			                .k = k,
+			                .v = k + dim,
+			                .ld = s->ld_qkv,
+			                .position = position,
+			                .count = count,
+			                .n_heads = b->facts->heads,
+			                .head_dim = b->facts->head_dim,
+			});
 		}
 	}
 }
@@ -137,6 +148,7 @@ static void attend_task(const struct block *b, const struct block_run *run, bool
 	                .n_heads = b->facts->heads,
 	                .head_dim = head_dim,
 	                .scale = b->attend_scale,
+	                .format = run->format,
 	                .blocks = to_source ? run->source : run->blocks,
 	                .scratch = s->attend + (size_t)member * s->attend_stride,
 	});

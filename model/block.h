@@ -28,9 +28,10 @@ struct block_run {
 	int first, count;     /* gathered rows */
 	int position;         /* of the first of them */
 	int keys;             /* every row sees the keys 0 .. keys - 1; 0: those up to its own */
-	float *const *blocks; /* the sequence's KV blocks of this layer */
-	float *const *source; /* blocks of its source, of `source_keys` tokens, if the layer looks there */
+	void *const *blocks; /* the sequence's KV blocks of this layer */
+	void *const *source; /* blocks of its source, of `source_keys` tokens, if the layer looks there */
 	int source_keys;
+	enum kv_format format; /* of all these blocks */
 };
 
 /* The rows that one layer runs on. */

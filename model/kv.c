@@ -8,14 +8,11 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "model/ops.h"
 #include "model/team.h"
 
-bool kv_init(struct kv_pool *pool, int n_heads, int head_dim, size_t bytes, char *err,
-                size_t errlen) {
-	*pool = (struct kv_pool){ .block_floats = 2 * (size_t)KV_TILE * (size_t)n_heads
-		                * (size_t)head_dim };
-	size_t block_bytes = pool->block_floats * sizeof(float), total = bytes / block_bytes;
+bool kv_init(struct kv_pool *pool, size_t block_bytes, size_t bytes, char *err, size_t errlen) {
+	*pool = (struct kv_pool){ .block_bytes = block_bytes };
+	size_t total = bytes / block_bytes;
 	if (total >= KV_CLEAR)
 		total = KV_CLEAR - 1;
 	if (total == 0) {
@@ -36,7 +33,8 @@ bool kv_init(struct kv_pool *pool, int n_heads, int head_dim, size_t bytes, char
 	pool->split = calloc(total, sizeof *pool->split);
 	pool->free = calloc(total, sizeof *pool->free);
 	pool->fresh = calloc(total, sizeof *pool->fresh);
-	if (!pool->refs || !pool->split || !pool->free || !pool->fresh) {
+	pool->kept = calloc(total, sizeof *pool->kept);
+	if (!pool->refs || !pool->split || !pool->free || !pool->fresh || !pool->kept) {
 		snprintf(err, errlen, "not enough memory for the table of %zu KV blocks", total);
 		kv_finish(pool);
 		return false;
@@ -50,20 +48,21 @@ bool kv_init(struct kv_pool *pool, int n_heads, int head_dim, size_t bytes, char
 
 void kv_finish(struct kv_pool *pool) {
 	if (pool->base)
-		munmap(pool->base, pool->total * pool->block_floats * sizeof(float));
+		munmap(pool->base, pool->total * pool->block_bytes);
 	free(pool->refs);
 	free(pool->split);
 	free(pool->free);
 	free(pool->fresh);
+	free(pool->kept);
 	*pool = (struct kv_pool){ 0 };
 }
 
 size_t kv_used(const struct kv_pool *pool) {
-	return pool->total - pool->n_free;
+	return pool->total - pool->n_free - pool->n_idle;
 }
 
 size_t kv_available(const struct kv_pool *pool) {
-	return pool->n_free - pool->promised;
+	return pool->n_free + pool->n_idle - pool->promised;
 }
 
 bool kv_promise(struct kv_pool *pool, size_t n) {
@@ -78,32 +77,39 @@ void kv_withdraw(struct kv_pool *pool, size_t n) {
 	pool->promised -= n;
 }
 
-static float *address(const struct kv_pool *pool, size_t index) {
-	return pool->base + index * pool->block_floats;
+void *kv_block(const struct kv_pool *pool, size_t index) {
+	return pool->base + index * pool->block_bytes;
 }
 
-static size_t index_of(const struct kv_pool *pool, const float *block) {
-	size_t index = (size_t)(block - pool->base) / pool->block_floats;
+size_t kv_index(const struct kv_pool *pool, const void *block) {
+	size_t index = (size_t)((const char *)block - pool->base) / pool->block_bytes;
 	assert(index < pool->total && pool->refs[index] > 0);
 	return index;
 }
 
-static float *hand_out(struct kv_pool *pool, uint32_t from) {
-	assert(pool->promised > 0 && pool->n_free > 0);
+static void *hand_out(struct kv_pool *pool, uint32_t from) {
+	assert(pool->promised > 0);
+	if (pool->n_free == 0)
+		pool->reclaim(pool->reclaim_arg);
+	assert(pool->n_free > 0);
 	pool->promised--;
 	uint32_t index = pool->free[--pool->n_free];
 	pool->refs[index] = 1;
 	pool->split[index] = false;
 	pool->fresh[pool->n_fresh++] = (struct kv_fresh){ .block = index, .from = from };
-	return address(pool, index);
+	return kv_block(pool, index);
 }
 
-float *kv_take(struct kv_pool *pool) {
+void *kv_take(struct kv_pool *pool) {
 	return hand_out(pool, KV_CLEAR);
 }
 
-void kv_share(struct kv_pool *pool, float *block, bool partial) {
-	size_t index = index_of(pool, block);
+void kv_share(struct kv_pool *pool, void *block, bool partial) {
+	size_t index = kv_index(pool, block);
+	if (kv_idle(pool, block)) {
+		assert(kv_available(pool) > 0);
+		pool->n_idle--;
+	}
 	pool->refs[index]++;
 	if (partial) {
 		assert(kv_available(pool) > 0);
@@ -112,8 +118,8 @@ void kv_share(struct kv_pool *pool, float *block, bool partial) {
 	}
 }
 
-float *kv_separate(struct kv_pool *pool, float *block) {
-	size_t index = index_of(pool, block);
+void *kv_separate(struct kv_pool *pool, void *block) {
+	size_t index = kv_index(pool, block);
 	if (pool->refs[index] == 1)
 		return block;
 	assert(pool->split[index]);
@@ -122,8 +128,8 @@ float *kv_separate(struct kv_pool *pool, float *block) {
 	return hand_out(pool, (uint32_t)index);
 }
 
-void kv_release(struct kv_pool *pool, float *block) {
-	size_t index = index_of(pool, block);
+void kv_release(struct kv_pool *pool, void *block) {
+	size_t index = kv_index(pool, block);
 	pool->refs[index]--;
 	if (pool->split[index]) {
 		pool->promised--; /* one copy less will be made */
@@ -132,18 +138,41 @@ void kv_release(struct kv_pool *pool, float *block) {
 	}
 	if (pool->refs[index] == 0)
 		pool->free[pool->n_free++] = (uint32_t)index;
+	else if (kv_idle(pool, block))
+		pool->n_idle++;
+}
+
+bool kv_idle(const struct kv_pool *pool, const void *block) {
+	size_t index = kv_index(pool, block);
+	return pool->kept[index] && pool->refs[index] == 1;
+}
+
+void kv_keep(struct kv_pool *pool, void *block) {
+	size_t index = kv_index(pool, block);
+	assert(!pool->kept[index] && !pool->split[index]);
+	pool->kept[index] = true;
+	pool->refs[index]++;
+}
+
+void kv_drop(struct kv_pool *pool, void *block) {
+	size_t index = kv_index(pool, block);
+	assert(pool->kept[index]);
+	if (kv_idle(pool, block))
+		pool->n_idle--;
+	pool->kept[index] = false;
+	kv_release(pool, block);
 }
 
 void kv_settle(const struct kv_pool *pool, int member, int members) {
-	size_t bytes = pool->block_floats * sizeof(float);
+	size_t bytes = pool->block_bytes;
 	/* A block copied from may itself be fresh only if it was settled before: nothing is shared
 	 * between being handed out and the step that settles it. */
 	for (size_t i = (size_t)member; i < pool->n_fresh; i += (size_t)members) {
 		const struct kv_fresh *fresh = &pool->fresh[i];
 		if (fresh->from == KV_CLEAR)
-			memset(address(pool, fresh->block), 0, bytes);
+			memset(kv_block(pool, fresh->block), 0, bytes);
 		else
-			memcpy(address(pool, fresh->block), address(pool, fresh->from), bytes);
+			memcpy(kv_block(pool, fresh->block), kv_block(pool, fresh->from), bytes);
 	}
 }
 

@@ -115,10 +115,27 @@ struct norm {
 };
 
 /*
+ * A KV block is [n_heads][head_dim][64] keys, then [n_heads][64][head_dim] values, floats or bf16
+ * (16 bits each), 64-byte aligned. Bytes of one:
+ */
+static inline size_t kv_block_bytes(enum kv_format format, int n_heads, int head_dim) {
+	return 2 * KV_TILE * (size_t)n_heads * (size_t)head_dim * (format == KV_BF16 ? 2 : 4);
+}
+
+/* Keys and values of consecutive positions on their way into the block that holds them all. */
+struct kv_rows {
+	void *block;
+	enum kv_format format;
+	const float *k, *v; /* position + i at + i * ld: n_heads * head_dim floats each */
+	size_t ld;
+	int position, count; /* absolute; position % 64 + count <= 64 */
+	int n_heads, head_dim;
+};
+
+/*
  * Causal attention of consecutive queries of one sequence over its cached keys, for one head of one
- * layer. Query i is at absolute position first + i and sees keys 0 .. first + i. A block is float
- * [n_heads][head_dim][64] keys, then float [n_heads][64][head_dim] values, 64-byte aligned; unused
- * positions are finite (blocks are cleared when handed out). Softmax runs tile by tile with a
+ * layer. Query i is at absolute position first + i and sees keys 0 .. first + i. Unused positions of
+ * a block are finite (blocks are cleared when handed out). Softmax runs tile by tile with a
  * running maximum. Keys beyond a query add 0 times a finite value, which changes nothing: so how
  * many of them a kernel runs over, and which queries share a call, does not show in the result.
  */
@@ -132,7 +149,8 @@ struct attend {
 	           * blocks hold from `keys` on is never used, whatever it is. */
 	int head, n_heads, head_dim;
 	float scale;          /* multiplied into q before the dots */
-	float *const *blocks; /* blocks[t] for t = 0 .. (first + queries - 1) / 64 */
+	enum kv_format format;
+	void *const *blocks; /* blocks[t] for t = 0 .. (first + queries - 1) / 64 */
 	float *scratch; /* ops->attend_scratch(head_dim) floats, one per thread, 64-byte aligned */
 };
 
@@ -165,9 +183,8 @@ struct ops {
 
 	/* Rows [first, end). */
 	void (*norm)(const struct norm *n, int first, int end);
-	/* Stores one position's key and value rows (n_heads * head_dim floats each) into its block. */
-	void (*kv_store)(float *block, const float *k, const float *v, int position, int n_heads,
-	                int head_dim);
+	/* Different positions of a block may be stored by different threads. */
+	void (*kv_store)(const struct kv_rows *rows);
 	void (*attend)(const struct attend *a);
 	size_t (*attend_scratch)(int head_dim);
 	/* Largest of x[0..n) and sum of exp(x - largest), both in the fixed order; one block of columns of a softmax. */

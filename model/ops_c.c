@@ -141,14 +141,44 @@ static void c_norm(const struct norm *n, int first, int end) {
 	}
 }
 
+static void c_kv_store(const struct kv_rows *rows) {
+	size_t dim = (size_t)rows->head_dim, channels = (size_t)rows->n_heads * dim;
+	float *floats = rows->block;
+	uint16_t *halves = rows->block;
+	for (size_t i = 0; i < (size_t)rows->count; i++) {
+		size_t slot = (size_t)rows->position % KV_TILE + i;
+		for (size_t c = 0; c < channels; c++) {
+			float k = rows->k[i * rows->ld + c], v = rows->v[i * rows->ld + c];
+			size_t key = c * KV_TILE + slot;
+			size_t value = (channels + c / dim * dim) * KV_TILE + slot * dim + c % dim;
+			if (rows->format == KV_BF16) {
+				halves[key] = bf16_round(k);
+				halves[value] = bf16_round(v);
+			} else {
+				floats[key] = k;
+				floats[value] = v;
+			}
+		}
+	}
+}
+
+/* Number i of a block. */
+static float block_number(enum kv_format format, const void *block, int i) {
+	return format == KV_BF16 ? bf16_widen(((const uint16_t *)block)[i])
+	                         : ((const float *)block)[i];
+}
+
 /* One tile of one query: `seen` keys from the tile's first on. */
-static void attend_tile(const float *q, const float *keys, const float *values, int seen, int dim,
-                float *largest, float *total, float *acc) {
+static void attend_tile(const struct attend *a, const float *q, int tile, int seen, float *largest,
+                float *total, float *acc) {
+	const void *keys = block_keys(a, tile), *values = block_values(a, tile);
 	float weights[KV_TILE], sums[LANES_FIXED] = { 0 };
+	int dim = a->head_dim;
 	for (int key = 0; key < seen; key++) {
 		float dot = 0;
 		for (int d = 0; d < dim; d++)
-			dot = __builtin_fmaf(q[d], keys[d * KV_TILE + key], dot);
+			dot = __builtin_fmaf(q[d], block_number(a->format, keys, d * KV_TILE + key),
+			                dot);
 		weights[key] = dot;
 	}
 	float now = mathf_max(row_max(weights, seen), *largest);
@@ -162,7 +192,8 @@ static void attend_tile(const float *q, const float *keys, const float *values, 
 	for (int d = 0; d < dim; d++) {
 		float value = acc[d] * shrink;
 		for (int key = 0; key < seen; key++)
-			value = __builtin_fmaf(weights[key], values[key * dim + d], value);
+			value = __builtin_fmaf(weights[key],
+			                block_number(a->format, values, key * dim + d), value);
 		acc[d] = value;
 	}
 }
@@ -179,8 +210,7 @@ static void c_attend(const struct attend *a) {
 		}
 		for (int tile = 0; tile * KV_TILE < keys; tile++) {
 			int seen = keys - tile * KV_TILE;
-			attend_tile(q, block_keys(a, tile), block_values(a, tile),
-			                seen < KV_TILE ? seen : KV_TILE, dim, &largest, &total,
+			attend_tile(a, q, tile, seen < KV_TILE ? seen : KV_TILE, &largest, &total,
 			                acc);
 		}
 		float inverse = 1.0f / total;
@@ -223,7 +253,7 @@ const struct ops *ops_c(void) {
 			},
 		},
 		.norm = c_norm,
-		.kv_store = block_store,
+		.kv_store = c_kv_store,
 		.attend = c_attend,
 		.attend_scratch = c_attend_scratch,
 		.max_sum_exp = c_max_sum_exp,

@@ -103,25 +103,19 @@ static inline float *norm_out(const struct norm *n, int row) {
 	return n->out + (size_t)to * n->ldo;
 }
 
-/* One head's keys, [head_dim][64], and values, [64][head_dim]. */
-static inline const float *block_keys(const struct attend *a, int tile) {
-	return a->blocks[tile] + (size_t)a->head * (size_t)a->head_dim * KV_TILE;
+/* One head's keys, [head_dim][64], and values, [64][head_dim]: floats or bf16. */
+static inline const void *block_head(const struct attend *a, int tile, int part) {
+	size_t head = kv_block_bytes(a->format, 1, a->head_dim) / 2;
+	return (const char *)a->blocks[tile]
+	                + ((size_t)part * (size_t)a->n_heads + (size_t)a->head) * head;
 }
 
-static inline const float *block_values(const struct attend *a, int tile) {
-	size_t head = (size_t)a->head_dim * KV_TILE;
-	return a->blocks[tile] + ((size_t)a->n_heads + (size_t)a->head) * head;
+static inline const void *block_keys(const struct attend *a, int tile) {
+	return block_head(a, tile, 0);
 }
 
-static inline void block_store(float *block, const float *k, const float *v, int position,
-                int n_heads, int head_dim) {
-	size_t channels = (size_t)n_heads * (size_t)head_dim, dim = (size_t)head_dim;
-	size_t slot = (size_t)position % KV_TILE;
-	for (size_t c = 0; c < channels; c++)
-		block[c * KV_TILE + slot] = k[c];
-	float *values = block + channels * KV_TILE + slot * dim;
-	for (size_t h = 0; h < (size_t)n_heads; h++)
-		memcpy(values + h * dim * KV_TILE, v + h * dim, dim * sizeof(float));
+static inline const void *block_values(const struct attend *a, int tile) {
+	return block_head(a, tile, 1);
 }
 
 #endif

@@ -17,11 +17,11 @@ static const struct plan *plan_of(const struct sequence *s) {
 	return &s->subnet.stack[STACK_DECODER];
 }
 
-static float **rank_table(const struct workspace *w, const struct sequence *s, int rank) {
+static void **rank_table(const struct workspace *w, const struct sequence *s, int rank) {
 	return s->table + (size_t)rank * (size_t)w->table_stride;
 }
 
-static float **source_rank(const struct workspace *w, const struct sequence *s, int rank) {
+static void **source_rank(const struct workspace *w, const struct sequence *s, int rank) {
 	return s->source_table + (size_t)rank * (size_t)w->source_stride;
 }
 
@@ -75,7 +75,7 @@ struct sequence *sequence_open_source(
 
 static void share_source(struct workspace *w, const struct sequence *s, struct sequence *fork) {
 	for (int r = 0; r < plan_of(s)->depth; r++) {
-		float **from = source_rank(w, s, r), **to = source_rank(w, fork, r);
+		void **from = source_rank(w, s, r), **to = source_rank(w, fork, r);
 		for (int t = 0; t < s->source_blocks; t++) {
 			kv_share(&w->kv, from[t], false);
 			to[t] = from[t];
@@ -98,7 +98,7 @@ struct sequence *sequence_fork(struct workspace *w, const struct sequence *s, in
 	fork->length = s->length;
 	fork->blocks = full + partial;
 	for (int r = 0; r < depth; r++) {
-		float **from = rank_table(w, s, r), **to = rank_table(w, fork, r);
+		void **from = rank_table(w, s, r), **to = rank_table(w, fork, r);
 		for (int t = 0; t < fork->blocks; t++) {
 			kv_share(&w->kv, from[t], t == full);
 			to[t] = from[t];
@@ -111,12 +111,12 @@ struct sequence *sequence_fork(struct workspace *w, const struct sequence *s, in
 }
 
 static void release_rank(struct workspace *w, struct sequence *s, int rank) {
-	float **table = rank_table(w, s, rank);
+	void **table = rank_table(w, s, rank);
 	for (int t = 0; t < s->blocks; t++)
 		kv_release(&w->kv, table[t]);
 	kv_withdraw(&w->kv, (size_t)(s->capacity - s->blocks));
 
-	float **source = source_rank(w, s, rank);
+	void **source = source_rank(w, s, rank);
 	for (int t = 0; s->source_done && t < s->source_blocks; t++)
 		kv_release(&w->kv, source[t]);
 	if (!s->source_done)
@@ -152,9 +152,9 @@ bool sequence_narrow(struct workspace *w, struct sequence *s, const struct subne
 	for (int r = 0; r < old->depth; r++) {
 		if (kept < new->depth && old->layers[r] == new->layers[kept]) {
 			memmove(rank_table(w, s, kept), rank_table(w, s, r),
-			                (size_t)s->blocks * sizeof(float *));
+			                (size_t)s->blocks * sizeof(void *));
 			memmove(source_rank(w, s, kept), source_rank(w, s, r),
-			                (size_t)s->source_blocks * sizeof(float *));
+			                (size_t)s->source_blocks * sizeof(void *));
 			kept++;
 		} else {
 			release_rank(w, s, r);
@@ -169,7 +169,7 @@ void sequence_extend(struct workspace *w, struct sequence *s, int count) {
 	int depth = plan_of(s)->depth;
 	int blocks = (s->length + count + KV_TILE - 1) / KV_TILE;
 	for (int r = 0; r < depth; r++) {
-		float **table = rank_table(w, s, r);
+		void **table = rank_table(w, s, r);
 		if (s->length % KV_TILE != 0)
 			table[s->blocks - 1] = kv_separate(&w->kv, table[s->blocks - 1]);
 		for (int t = s->blocks; t < blocks; t++)
@@ -181,7 +181,7 @@ void sequence_extend(struct workspace *w, struct sequence *s, int count) {
 void sequence_begin_source(struct workspace *w, struct sequence *s) {
 	assert(s->open && !s->source_done);
 	for (int r = 0; r < plan_of(s)->depth; r++) {
-		float **table = source_rank(w, s, r);
+		void **table = source_rank(w, s, r);
 		for (int t = 0; t < s->source_blocks; t++)
 			table[t] = kv_take(&w->kv);
 	}

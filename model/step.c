@@ -84,7 +84,8 @@ static struct block_run layer_run(
                 const struct workspace *w, enum walk walk, const struct run *run, int rank) {
 	const struct sequence *s = run->sequence;
 	struct block_run layer = { .count = run->count, .position = run->position };
-	float *const *source = s->source_table + (size_t)rank * (size_t)w->source_stride;
+	layer.format = walk == WALK_ENCODER ? KV_F32 : w->kv_format;
+	void *const *source = s->source_table + (size_t)rank * (size_t)w->source_stride;
 	switch (walk) {
 	case WALK_ENCODER:
 		layer.keys = run->count;

@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attention of an overlay: up to ROWS_MAX queries side by side through the micro-kernel, once as
- * queries x dims x keys and once as queries x keys x dims, with the softmax of each row between.
- * Part of model/vector_ops.h.
+ * Attention of an overlay. A tile of 64 keys passes by CHUNK queries in groups of up to ROWS_MAX:
+ * scores (queries x dims x keys), their exponentials, and sums of values (queries x keys x dims),
+ * all sums of a group in registers. Part of model/vector_ops.h.
  */
+#include "model/vector_kv.h"
 
-/* Scratch of one group of queries: three matrices, a row for each query. */
-struct group {
-	int dim;
-	size_t ldq, ld_acc;
-	float *q;       /* [ROWS_MAX][ldq] scaled queries */
-	float *acc;     /* [ROWS_MAX][ld_acc] sums of values */
-	float *weights; /* [ROWS_MAX][64] of one tile */
-	float largest[ROWS_MAX], total[ROWS_MAX];
+enum { CHUNK = 96 }; /* queries; a multiple of ROWS_MAX */
+
+/* The queries of a chunk and what they have seen. The arrays by query end with a whole vector. */
+struct chunk {
+	const struct attend *a;
+	int dim, first, queries; /* first: of its queries, within a */
+	size_t ld_acc;
+	float *q;                        /* [groups][head_dim][ROWS_MAX] scaled */
+	float *acc;                      /* [CHUNK][ld_acc] sums of values */
+	float *weights;                  /* [ROWS_MAX][KV_TILE] of one group and tile */
+	float *largest, *total, *shrink; /* [CHUNK + LANES] */
 };
 
 static size_t round_up(size_t n, size_t unit) {
@@ -20,139 +24,280 @@ static size_t round_up(size_t n, size_t unit) {
 }
 
 static size_t vec_attend_scratch(int head_dim) {
-	return ROWS_MAX * (2 * round_up((size_t)head_dim, 2 * LANES) + KV_TILE);
+	size_t dim = (size_t)head_dim;
+	return CHUNK * (dim + round_up(dim, LANES)) + ROWS_MAX * KV_TILE + 3 * (CHUNK + LANES);
 }
 
-static void group_begin(struct group *g, const struct attend *a, int query, int queries) {
-	g->dim = a->head_dim;
-	g->ldq = g->ld_acc = round_up((size_t)a->head_dim, 2 * LANES);
-	g->q = a->scratch;
-	g->acc = g->q + ROWS_MAX * g->ldq;
-	g->weights = g->acc + ROWS_MAX * g->ld_acc;
-	memset(g->acc, 0, (size_t)queries * g->ld_acc * sizeof(float));
+static void chunk_begin(struct chunk *c, const struct attend *a, int first, int queries) {
+	*c = (struct chunk){ .a = a, .dim = a->head_dim, .first = first, .queries = queries };
+	c->ld_acc = round_up((size_t)c->dim, LANES);
+	c->weights = a->scratch;
+	c->largest = c->weights + ROWS_MAX * KV_TILE;
+	c->total = c->largest + CHUNK + LANES;
+	c->shrink = c->total + CHUNK + LANES;
+	c->acc = c->shrink + CHUNK + LANES;
+	c->q = c->acc + CHUNK * c->ld_acc;
+	memset(c->acc, 0, (size_t)queries * c->ld_acc * sizeof(float));
+	for (int r = 0; r < queries + LANES; r++) {
+		c->largest[r] = -INFINITY;
+		c->total[r] = 0;
+	}
 	for (int r = 0; r < queries; r++) {
-		const float *q = a->q + (size_t)(query + r) * a->ldq;
-		for (int d = 0; d < a->head_dim; d++)
-			g->q[(size_t)r * g->ldq + (size_t)d] = q[d] * a->scale;
-		g->largest[r] = -INFINITY;
-		g->total[r] = 0;
+		const float *from = a->q + (size_t)(first + r) * a->ldq;
+		float *to = c->q + r / ROWS_MAX * ROWS_MAX * c->dim + r % ROWS_MAX;
+		for (int d = 0; d < c->dim; d++)
+			to[d * ROWS_MAX] = from[d] * a->scale;
 	}
 }
 
+/* Some queries of a group and one tile. */
+struct pass {
+	int rows; /* queries */
+	int keys; /* that the last of them sees */
+	int dim;
+	enum kv_format format;
+	const float *q;             /* [dim][ROWS_MAX] */
+	const void *k, *v, *next_k; /* of one head; next_k: of the next tile, or NULL */
+	float *weights;             /* [rows][KV_TILE] */
+	float *acc;                 /* [rows][ld_acc] */
+	const float *shrink;        /* [rows] */
+	size_t ld_acc;
+};
+
 /*
- * A single query waits for memory: while it reads one matrix of a tile, the next one (NULL: none) is
- * fetched, as many bytes at a time.
+ * A single query waits for memory: while it reads one matrix of a tile, as many bytes of the next one
+ * (NULL: none) are asked for.
  */
-static void fetch_next(struct tile *t, int rows, const float *next) {
-	if (rows > 1 || !next)
-		return;
-	t->ahead = (const char *)next;
-	t->lines = TILE_STEP * (int)t->ldb / 64;
+TILE_INLINE void fetch(const void *next, size_t from, size_t count, const int rows,
+                const enum kv_format format) {
+	size_t size = format == KV_BF16 ? 2 : 4;
+	if (rows == 1 && next)
+		for (size_t byte = from * size; byte < (from + count) * size; byte += 64)
+			__builtin_prefetch((const char *)next + byte, 0, 2);
 }
 
-/* weights[r][key] = the dot of query r and key, for keys below `keys` at least. */
-static void group_scores(struct group *g, const float *block, const float *next, int row, int rows,
-                int keys) {
-	struct tile t = { .ldc = KV_TILE, .fresh = true };
-	t.ldx = g->ldq * sizeof(float);
-	t.ldb = KV_TILE * sizeof(float);
-	t.x = g->q + (size_t)row * g->ldq;
-	t.count = g->dim;
-	int pair = rows == 1 ? TILE_WIDE * LANES : 2 * LANES;
-	tile_function *run = rows == 1 ? tile_one : tiles_pair[rows];
-	fetch_next(&t, rows, next);
-	for (int key = 0; key < keys; key += pair) {
-		t.b = block + key;
-		t.c = g->weights + row * KV_TILE + key;
-		run(&t);
+/* weights[r][key] = the dot of query r and key, for `vectors` vectors of keys. */
+TILE_INLINE void scores_run(const struct pass *p, int key, const int rows, const int vectors,
+                const enum kv_format format) {
+	vec sum[ROWS_MAX][TILE_WIDE], k[TILE_WIDE];
+	const float *q = p->q;
+	UNROLL
+	for (int r = 0; r < rows; r++) {
+		UNROLL
+		for (int j = 0; j < vectors; j++)
+			sum[r][j] = vec_zero();
+	}
+	for (int d = 0; d < p->dim; d++, q += ROWS_MAX) {
+		size_t at = (size_t)d * KV_TILE;
+		fetch(p->v, at, KV_TILE, rows, format);
+		UNROLL
+		for (int j = 0; j < vectors; j++)
+			k[j] = kv_load(p->k, at + (size_t)(key + j * LANES), format);
+		UNROLL
+		for (int r = 0; r < rows; r++) {
+			vec from = vec_set(q[r]);
+			UNROLL
+			for (int j = 0; j < vectors; j++) {
+				sum[r][j] = vec_fma(from, k[j], sum[r][j]);
+				vec_keep(sum[r][j]);
+			}
+		}
+	}
+	UNROLL
+	for (int r = 0; r < rows; r++) {
+		UNROLL
+		for (int j = 0; j < vectors; j++)
+			vec_store(p->weights + r * KV_TILE + key + j * LANES, sum[r][j]);
 	}
 }
 
-/*
- * Turns query r's scores into weights relative to the largest so far and scales its sums to it.
- * Weights of keys from `seen` up to `keys` become 0.
- */
-static void group_weigh(struct group *g, int r, int seen, int keys) {
-	float *weights = g->weights + r * KV_TILE, *acc = g->acc + (size_t)r * g->ld_acc;
-	float now = mathf_max(row_max(weights, seen), g->largest[r]);
-	float shrink = mathf_exp(g->largest[r] - now);
+/* acc[r][d] = acc[r][d] shrink[r] + the sum of weights[r][key] v[key][d], for `vectors` of d;
+ * `partial`: one vector, of which `lanes` exist. */
+TILE_INLINE void values_run(const struct pass *p, int d, int lanes, const int rows,
+                const int vectors, const bool partial, const enum kv_format format) {
+	vec sum[ROWS_MAX][TILE_WIDE], v[TILE_WIDE];
+	size_t at = (size_t)d;
+	const float *weights = p->weights;
+	float *acc = p->acc + d;
+	UNROLL
+	for (int r = 0; r < rows; r++) {
+		vec shrink = vec_set(p->shrink[r]);
+		UNROLL
+		for (int j = 0; j < vectors; j++)
+			sum[r][j] = vec_mul(
+			                vec_load(acc + (size_t)r * p->ld_acc + j * LANES), shrink);
+	}
+	for (int key = 0; key < p->keys; key++, at += (size_t)p->dim) {
+		fetch(p->next_k, at, (size_t)(vectors * LANES), rows, format);
+		UNROLL
+		for (int j = 0; j < vectors; j++)
+			v[j] = partial ? kv_load_first(p->v, at, lanes, format)
+			               : kv_load(p->v, at + (size_t)(j * LANES), format);
+		UNROLL
+		for (int r = 0; r < rows; r++) {
+			vec from = vec_set(weights[r * KV_TILE + key]);
+			UNROLL
+			for (int j = 0; j < vectors; j++) {
+				sum[r][j] = vec_fma(from, v[j], sum[r][j]);
+				vec_keep(sum[r][j]);
+			}
+		}
+	}
+	UNROLL
+	for (int r = 0; r < rows; r++) {
+		UNROLL
+		for (int j = 0; j < vectors; j++)
+			vec_store(acc + (size_t)r * p->ld_acc + j * LANES, sum[r][j]);
+	}
+}
+
+/* All keys and all dims of a pass. A few queries take more vectors side by side. */
+#define PASS_OF(rows, wide, format, name)                                                          \
+	static void scores_##name##_##rows(const struct pass *p) {                                 \
+		int key = 0;                                                                       \
+		for (; key < p->keys - (rows == 1 ? 0 : LANES); key += wide * LANES)               \
+			scores_run(p, key, rows, wide, format);                                    \
+		for (; key < p->keys; key += LANES)                                                \
+			scores_run(p, key, rows, 1, format);                                       \
+	}                                                                                          \
+	static void values_##name##_##rows(const struct pass *p) {                                 \
+		int d = 0;                                                                         \
+		for (; d + wide * LANES <= p->dim; d += wide * LANES)                              \
+			values_run(p, d, LANES, rows, wide, false, format);                        \
+		for (; d + LANES <= p->dim; d += LANES)                                            \
+			values_run(p, d, LANES, rows, 1, false, format);                           \
+		if (d < p->dim)                                                                    \
+			values_run(p, d, p->dim - d, rows, 1, true, format);                       \
+	}
+#define PASS(rows)                                                                                 \
+	PASS_OF(rows, (rows == 1 ? TILE_WIDE : 2), KV_F32, f32)                                    \
+	PASS_OF(rows, (rows == 1 ? TILE_WIDE : 2), KV_BF16, bf16)
+
+TILE_EACH(PASS)
+
+typedef void pass_function(const struct pass *p);
+#define PASS_SCORES_F32(rows) [rows] = scores_f32_##rows,
+#define PASS_SCORES_BF16(rows) [rows] = scores_bf16_##rows,
+#define PASS_VALUES_F32(rows) [rows] = values_f32_##rows,
+#define PASS_VALUES_BF16(rows) [rows] = values_bf16_##rows,
+static pass_function *const pass_scores[KV_FORMATS][ROWS_MAX + 1] = {
+	[KV_F32] = { TILE_EACH(PASS_SCORES_F32) },
+	[KV_BF16] = { TILE_EACH(PASS_SCORES_BF16) },
+};
+static pass_function *const pass_values[KV_FORMATS][ROWS_MAX + 1] = {
+	[KV_F32] = { TILE_EACH(PASS_VALUES_F32) },
+	[KV_BF16] = { TILE_EACH(PASS_VALUES_BF16) },
+};
+
+/* The largest score of query `row` among the keys that it sees. */
+static inline float seen_largest(const float *scores, int seen) {
+	vec lanes[GROUP], least = vec_set(-INFINITY);
+	for (int g = 0; g < GROUP; g++)
+		lanes[g] = vec_keep_first(vec_load(scores + g * LANES), least, seen - g * LANES);
+	for (int key = LANES_FIXED; key < seen; key += LANES_FIXED) {
+		for (int g = 0; g < GROUP; g++) {
+			int at = key + g * LANES;
+			vec v = vec_keep_first(vec_load(scores + at), least, seen - at);
+			lanes[g] = vec_max(v, lanes[g]);
+		}
+	}
+	return lanes_max(lanes);
+}
+
+/* Scores to weights relative to `largest`; keys from `seen` up to `keys` get 0. Returns their sum. */
+static inline float weigh(float *scores, int seen, int keys, float largest) {
 	vec lanes[GROUP];
-	for (int i = 0; i < GROUP; i++)
-		lanes[i] = vec_zero();
+	for (int g = 0; g < GROUP; g++)
+		lanes[g] = vec_zero();
 	for (int key = 0; key < keys; key += LANES_FIXED) {
-		for (int i = 0; i < GROUP; i++) {
-			float *at = weights + key + i * LANES;
-			vec w = vec_exp(vec_sub(vec_load(at), vec_set(now)));
-			w = vec_keep_first(w, vec_zero(), seen - key - i * LANES);
-			lanes[i] = vec_add(lanes[i], w);
-			vec_store(at, w);
+		for (int g = 0; g < GROUP; g++) {
+			int at = key + g * LANES;
+			vec w = vec_exp(vec_sub(vec_load(scores + at), vec_set(largest)));
+			w = vec_keep_first(w, vec_zero(), seen - at);
+			lanes[g] = vec_add(lanes[g], w);
+			vec_store(scores + at, w);
 		}
 	}
-	g->largest[r] = now;
-	g->total[r] = __builtin_fmaf(g->total[r], shrink, lanes_sum(lanes));
-	for (size_t d = 0; d < g->ld_acc; d += LANES)
-		vec_store(acc + d, vec_mul(vec_load(acc + d), vec_set(shrink)));
+	return lanes_sum(lanes);
 }
 
-/* acc[r][d] += weights[r][key] * values[key][d] */
-static void group_values(struct group *g, const float *block, const float *next, int row, int rows,
-                int keys) {
-	struct tile t = { .ldc = g->ld_acc };
-	t.ldx = KV_TILE * sizeof(float);
-	t.ldb = (size_t)g->dim * sizeof(float);
-	t.x = g->weights + row * KV_TILE;
-	t.count = keys;
-	fetch_next(&t, rows, next);
-	for (int d = 0; d < g->dim;) {
-		int left = g->dim - d;
-		t.b = block + d;
-		t.c = g->acc + (size_t)row * g->ld_acc + d;
-		if (rows == 1 && left >= TILE_WIDE * LANES) {
-			tile_one(&t);
-			d += TILE_WIDE * LANES;
-		} else if (left >= 2 * LANES) {
-			tiles_pair[rows](&t);
-			d += 2 * LANES;
-		} else {
-			t.lanes = left;
-			tiles_rest[rows](&t);
-			d += LANES;
+/* The queries [row, end) of a chunk, all of one group, and one tile; `seen` keys of it by the first,
+ * and by each next one `more` more, but at most `keys`. */
+static void chunk_tile(
+                struct chunk *c, const struct pass *tile, int row, int end, int seen, int more) {
+	struct pass p = *tile;
+	float sums[ROWS_MAX + LANES];
+	int rows = end - row;
+	p.rows = rows;
+	p.q = c->q + row / ROWS_MAX * ROWS_MAX * c->dim + row % ROWS_MAX;
+	p.acc = c->acc + (size_t)row * c->ld_acc;
+	p.shrink = c->shrink + row;
+	if (seen + more * (rows - 1) < p.keys)
+		p.keys = seen + more * (rows - 1);
+	pass_scores[p.format][rows](&p);
+	for (int r = 0; r < rows; r++) {
+		int sees = seen + more * r;
+		sums[r] = seen_largest(p.weights + r * KV_TILE, sees < p.keys ? sees : p.keys);
+	}
+	float *largest = c->largest + row, *total = c->total + row, *shrink = c->shrink + row;
+	for (int r = 0; r < rows; r += LANES) {
+		vec old = vec_load(largest + r);
+		vec now = vec_max(vec_load_first(sums + r, rows - r), old);
+		vec_store_first(shrink + r, vec_exp(vec_sub(old, now)), rows - r);
+		vec_store_first(largest + r, now, rows - r);
+	}
+	for (int r = 0; r < rows; r++) {
+		int sees = seen + more * r;
+		sums[r] = weigh(p.weights + r * KV_TILE, sees < p.keys ? sees : p.keys, p.keys,
+		                largest[r]);
+	}
+	for (int r = 0; r < rows; r += LANES) {
+		vec sum = vec_fma(vec_load(total + r), vec_load(shrink + r),
+		                vec_load_first(sums + r, rows - r));
+		vec_store_first(total + r, sum, rows - r);
+	}
+	pass_values[p.format][rows](&p);
+}
+
+static void chunk_end(const struct chunk *c) {
+	const struct attend *a = c->a;
+	for (int r = 0; r < c->queries; r++) {
+		float *out = a->out + (size_t)(c->first + r) * a->ldo;
+		vec inverse = vec_set(1.0f / c->total[r]);
+		for (int d = 0; d < c->dim; d += LANES) {
+			vec sum = vec_load(c->acc + (size_t)r * c->ld_acc + d);
+			vec_store_first(out + d, vec_fma(sum, inverse, vec_zero()), c->dim - d);
 		}
-		t.lines = 0;
 	}
 }
 
-static void attend_group(const struct attend *a, int query, int queries) {
-	struct group g;
+static void attend_chunk(const struct attend *a, int query, int queries) {
+	struct chunk c;
 	bool causal = a->keys == 0;
 	int first = a->first + query, all = causal ? first + queries : a->keys;
-	group_begin(&g, a, query, queries);
+	chunk_begin(&c, a, query, queries);
+	struct pass p = { .dim = c.dim, .format = a->format, .weights = c.weights };
+	p.ld_acc = c.ld_acc;
 	for (int tile = 0; tile * KV_TILE < all; tile++) {
 		int base = tile * KV_TILE; /* queries before this position have seen all their keys */
 		int row = causal && first < base ? base - first : 0;
-		int keys = all - base < KV_TILE ? all - base : KV_TILE;
-		const float *values = block_values(a, tile);
-		const float *next = base + KV_TILE < all ? block_keys(a, tile + 1) : NULL;
-		group_scores(&g, block_keys(a, tile), values, row, queries - row, keys);
-		for (int r = row; r < queries; r++) {
-			int seen = causal ? first + r - base + 1 : keys;
-			group_weigh(&g, r, seen < keys ? seen : keys, keys);
-		}
-		group_values(&g, values, next, row, queries - row, keys);
-	}
-	for (int r = 0; r < queries; r++) {
-		float *out = a->out + (size_t)(query + r) * a->ldo;
-		vec inverse = vec_set(1.0f / g.total[r]);
-		for (int d = 0; d < g.dim; d += LANES) {
-			vec sum = vec_load(g.acc + (size_t)r * g.ld_acc + d);
-			vec_store_first(out + d, vec_fma(sum, inverse, vec_zero()), g.dim - d);
+		p.keys = all - base < KV_TILE ? all - base : KV_TILE;
+		p.k = block_keys(a, tile);
+		p.v = block_values(a, tile);
+		p.next_k = base + KV_TILE < all ? block_keys(a, tile + 1) : NULL;
+		for (int end; row < queries; row = end) {
+			end = (row / ROWS_MAX + 1) * ROWS_MAX;
+			end = end < queries ? end : queries;
+			chunk_tile(&c, &p, row, end, causal ? first + row - base + 1 : p.keys,
+			                causal);
 		}
 	}
+	chunk_end(&c);
 }
 
 static void vec_attend(const struct attend *a) {
-	for (int query = 0; query < a->queries; query += ROWS_MAX) {
+	for (int query = 0; query < a->queries; query += CHUNK) {
 		int left = a->queries - query;
-		attend_group(a, query, left < ROWS_MAX ? left : ROWS_MAX);
+		attend_chunk(a, query, left < CHUNK ? left : CHUNK);
 	}
 }

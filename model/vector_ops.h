@@ -106,6 +106,6 @@ static void vec_max_sum_exp(const float *x, int n, float *ret_max, float *ret_su
 			[WEIGHTS_BF16] = VECTOR_BF16("bf16 weights widened, f32 inputs and sums, " \
 			                             set " (bits equal to plain C)"),              \
 		},                                                                                 \
-		.norm = vec_norm, .kv_store = block_store, .attend = vec_attend,                   \
+		.norm = vec_norm, .kv_store = vec_kv_store, .attend = vec_attend,                   \
 		.attend_scratch = vec_attend_scratch, .max_sum_exp = vec_max_sum_exp, \
 	}

@@ -177,6 +177,13 @@ static bool sequences_init(struct workspace *w) {
 	return true;
 }
 
+/* What AUTO stands for. */
+static enum kv_format kv_format_of(const struct model *model, enum kv_format wanted) {
+	if (wanted != KV_AUTO)
+		return wanted;
+	return model->weights.format == WEIGHTS_F32 ? KV_F32 : KV_BF16;
+}
+
 struct workspace *workspace_create(const struct model *model,
                 const struct workspace_options *options, char *err, size_t errlen) {
 	assert(options->team && options->max_rows >= 1 && options->max_logit_rows >= 1
@@ -192,11 +199,13 @@ struct workspace *workspace_create(const struct model *model,
 	w->max_rows = options->max_rows;
 	w->max_logit_rows = options->max_logit_rows;
 	w->max_sequences = options->max_sequences;
+	w->kv_format = kv_format_of(model, options->kv);
 
 	const struct stack_facts *facts = stack_facts(w, STACK_DECODER);
 	if (facts->layers > 0
-	                && !kv_init(&w->kv, facts->heads, facts->head_dim, options->kv_bytes, err,
-	                                errlen)) {
+	                && !kv_init(&w->kv,
+	                                kv_block_bytes(w->kv_format, facts->heads, facts->head_dim),
+	                                options->kv_bytes, err, errlen)) {
 		workspace_destroy(w);
 		return NULL;
 	}
@@ -273,5 +282,5 @@ size_t workspace_blocks_used(const struct workspace *w) {
 }
 
 size_t workspace_block_bytes(const struct workspace *w) {
-	return w->kv.block_floats * sizeof(float);
+	return w->kv.block_bytes;
 }

@@ -18,11 +18,11 @@ struct sequence {
 	int length;    /* positions that have been through a step */
 	int capacity;  /* blocks a kept layer may need: tokens / KV_TILE, rounded up */
 	int blocks;    /* blocks each kept layer holds; capacity - blocks more are promised */
-	float **table; /* block t of the layer of rank r: table[r * workspace::table_stride + t] */
+	void **table;  /* block t of the layer of rank r: table[r * workspace::table_stride + t] */
 	int source_tokens; /* 0: no source */
 	bool source_done;  /* the source has been through a step */
 	int source_blocks; /* that a kept decoder layer holds for it, or is promised until then */
-	float **source_table; /* as `table`, with workspace::source_stride */
+	void **source_table;  /* as `table`, with workspace::source_stride */
 	bool open;
 	struct sequence *next; /* workspace::unused */
 };
@@ -33,7 +33,7 @@ struct run {
 	enum stack stack;
 	int first, count;    /* rows */
 	int position;        /* of the first row */
-	float *const *tiles; /* of an encoder run: keys and values of the layer in progress */
+	void *const *tiles;  /* of an encoder run: keys and values of the layer in progress */
 };
 
 /* What a step does to the rows of some layer. */
@@ -76,16 +76,17 @@ struct workspace {
 	int max_rows, max_logit_rows, max_sequences, max_runs;
 
 	struct kv_pool kv;          /* of the decoder; empty if there is none */
+	enum kv_format kv_format;   /* of its blocks */
 	struct sequence *sequences; /* [max_sequences] */
 	struct sequence *unused;    /* list */
-	float **tables;             /* [max_sequences][decoder layers][table_stride] */
+	void **tables;              /* [max_sequences][decoder layers][table_stride] */
 	int table_stride;           /* blocks that the longest sequence needs for one layer */
-	float **source_tables;      /* [max_sequences][decoder layers][source_stride] */
+	void **source_tables;       /* [max_sequences][decoder layers][source_stride] */
 	int source_stride;
 
 	/* Keys and values of the encoder layer in progress: KV_TILE tokens of one text in a tile. */
-	float *source_kv;
-	float **source_tiles; /* [n_source_tiles] their addresses */
+	float *source_kv; /* f32, whatever kv_format is: it lives for one layer */
+	void **source_tiles; /* [n_source_tiles] their addresses */
 	int n_source_tiles;
 
 	/* Scratch. Rows are 64 bytes longer than their content, so that they do not all fall into

@@ -160,8 +160,7 @@ TEST(a_block_that_held_nan_leaks_nothing_to_the_next_sequence) {
 	struct sequence *s = sequence_open(e.w, &subnet, 100);
 	advance(&e, s, 2, 100);
 	sequence_close(e.w, s);
-	for (size_t i = 0; i < e.w->kv.total * e.w->kv.block_floats; i++)
-		e.w->kv.base[i] = NAN;
+	memset(e.w->kv.base, 0xff, e.w->kv.total * e.w->kv.block_bytes); /* NaN */
 	s = sequence_open(e.w, &subnet, 100);
 	check_same(advance(&e, s, 1, 70), wanted);
 	stop(&e);
@@ -170,19 +169,18 @@ TEST(a_block_that_held_nan_leaks_nothing_to_the_next_sequence) {
 TEST(a_block_handed_out_again_is_all_zero_once_settled) {
 	char err[200] = "";
 	struct kv_pool pool;
-	CHECK(kv_init(&pool, 2, 16, 2 * 16384, err, sizeof err));
+	CHECK(kv_init(&pool, 16384, 2 * 16384, err, sizeof err));
 	CHECK(kv_promise(&pool, 1));
-	float *block = kv_take(&pool);
+	unsigned char *block = kv_take(&pool);
 	kv_settle(&pool, 0, 1);
 	kv_forget(&pool);
-	for (size_t i = 0; i < pool.block_floats; i++)
-		block[i] = NAN;
+	memset(block, 0xff, pool.block_bytes);
 	kv_release(&pool, block);
 	CHECK(kv_promise(&pool, 1));
 	CHECK(kv_take(&pool) == block);
 	kv_settle(&pool, 0, 2);
 	kv_settle(&pool, 1, 2);
-	for (size_t i = 0; i < pool.block_floats; i++)
+	for (size_t i = 0; i < pool.block_bytes; i++)
 		CHECK(block[i] == 0);
 	kv_finish(&pool);
 }
@@ -214,9 +212,9 @@ TEST(unused_blocks_cost_no_memory) {
 TEST(a_pool_without_room_for_one_block_is_refused_with_a_sentence) {
 	char err[200] = "";
 	struct kv_pool pool;
-	CHECK(!kv_init(&pool, 2, 16, 16383, err, sizeof err));
+	CHECK(!kv_init(&pool, 16384, 16383, err, sizeof err));
 	CHECK_STR(err, "the KV pool of 16383 bytes is too small: one block takes 16384 bytes");
-	CHECK(kv_init(&pool, 2, 16, 16384, err, sizeof err));
+	CHECK(kv_init(&pool, 16384, 16384, err, sizeof err));
 	kv_finish(&pool);
 }
 
@@ -363,7 +361,7 @@ TEST(narrowing_keeps_the_blocks_of_the_kept_layers) {
 	struct subnet deep = subnet_of(PLAN_RULE_EVEN, 6), shallow = subnet_of(PLAN_RULE_ENDS, 3);
 	struct sequence *s = sequence_open(e.w, &deep, 100);
 	advance(&e, s, 1, 100);
-	float *kept[3][2];
+	void *kept[3][2];
 	for (int r = 0; r < 3; r++)
 		for (int t = 0; t < 2; t++)
 			kept[r][t] = s->table[shallow.stack[STACK_DECODER].layers[r]

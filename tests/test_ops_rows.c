@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Norm, attention and softmax: every exact table must equal plain C bit by bit, and plain C must be
- * right against naive double precision.
+ * right against naive double precision. Attention is tested with both formats of cached keys and
+ * values.
  */
 #include "tests/numbers.h"
 
@@ -111,30 +112,50 @@ enum { TILES = 5 };
 /* A sequence of `length` tokens with its cache. */
 struct text {
 	int length, heads, dim;
+	enum kv_format format;
 	float *q, *k, *v; /* [length][heads * dim] */
-	float *blocks[TILES];
+	void *blocks[TILES];
 };
 
-/* Stores the keys and values of every position. */
-static void text_store(struct text *t, const struct ops *ops) {
-	size_t width = (size_t)(t->heads * t->dim);
-	for (int i = 0; i < t->length; i++)
-		ops->kv_store(t->blocks[i / KV_TILE], t->k + (size_t)i * width,
-		                t->v + (size_t)i * width, i, t->heads, t->dim);
+static size_t block_bytes(const struct text *t) {
+	return kv_block_bytes(t->format, t->heads, t->dim);
 }
 
-static struct text text_random(const struct ops *ops, int length, int heads, int dim) {
-	struct text t = { length, heads, dim };
-	size_t width = (size_t)(heads * dim), block = 2 * width * KV_TILE;
+/* Stores the keys and values of the positions [0, length), up to `chunk` at a time. */
+static void text_store(struct text *t, const struct ops *ops, int length, int chunk) {
+	size_t width = (size_t)(t->heads * t->dim);
+	for (int i = 0, count; i < length; i += count) {
+		int left = KV_TILE - i % KV_TILE;
+		count = length - i < left ? length - i : left;
+		count = count < chunk ? count : chunk;
+		ops->kv_store(&(struct kv_rows){ .block = t->blocks[i / KV_TILE],
+		                .format = t->format,
+		                .k = t->k + (size_t)i * width,
+		                .v = t->v + (size_t)i * width,
+		                .ld = width,
+		                .position = i,
+		                .count = count,
+		                .n_heads = t->heads,
+		                .head_dim = t->dim });
+	}
+}
+
+static struct text text_random(
+                const struct ops *ops, enum kv_format format, int length, int heads, int dim) {
+	struct text t = { length, heads, dim, format };
+	size_t width = (size_t)(heads * dim);
 	t.q = take_random((size_t)length * width);
 	t.k = take_random((size_t)length * width);
 	t.v = take_random((size_t)length * width);
 	for (size_t i = 0; i < (size_t)length * width; i++)
 		t.q[i] *= 8;
 	for (int tile = 0; tile < TILES; tile++) {
-		t.blocks[tile] = take_random(block);
+		uint16_t *block = (uint16_t *)take(block_bytes(&t) / sizeof(float));
+		for (size_t i = 0; i < block_bytes(&t) / 2; i++)
+			block[i] = (uint16_t)(random_bits() & 0xbfff); /* finite in both formats */
+		t.blocks[tile] = block;
 	}
-	text_store(&t, ops);
+	text_store(&t, ops, length, random_between(1, KV_TILE));
 	return t;
 }
 
@@ -146,6 +167,7 @@ static float *text_attend(const struct text *t, const struct ops *ops, int first
 	struct attend a = { .ldq = width, .ldo = width, .n_heads = t->heads, .head_dim = t->dim };
 	a.scale = 1 / sqrtf((float)t->dim);
 	a.blocks = t->blocks;
+	a.format = t->format;
 	a.scratch = take(ops->attend_scratch(t->dim));
 	for (int at = first; at < t->length; at += chunk) {
 		a.first = at;
@@ -163,18 +185,81 @@ static float *text_attend(const struct text *t, const struct ops *ops, int first
 static const int head_dims[] = { 1, 3, 8, 15, 16, 24, 31, 32, 33, 40, 48, 64, 80, 96, 104, 128 };
 enum { HEAD_DIMS = sizeof head_dims / sizeof *head_dims };
 
+/* Rounded to bf16 by arithmetic: 8 significant bits, nearest, ties to even. */
+static float rounded(float x) {
+	int power;
+	double m = frexp((double)x, &power);
+	return power < -125 ? (float)(rint(ldexp((double)x, 133)) * 0x1p-133)
+	                    : (float)ldexp(rint(ldexp(m, 8)), power - 8);
+}
+
+/* NaN is as good as any other; all else is equal bit by bit. */
+static bool same_number(float a, float b) {
+	return same_bits(&a, &b, 1);
+}
+
+/* What a block holds of a text, number by number. */
+static void stored_is_right(const struct ops *ops, enum kv_format format) {
+	for (int i = 0; i < 2 * HEAD_DIMS; i++) {
+		fresh_memory();
+		random_state += (uint64_t)i;
+		int heads = random_between(1, 3), dim = head_dims[i % HEAD_DIMS];
+		struct text t = text_random(ops, format, random_between(1, 130), heads, dim);
+		size_t width = (size_t)(heads * dim), n = (size_t)t.length * width;
+		spoil(t.k, n, 50);
+		spoil(t.v, n, 50);
+		text_store(&t, ops, t.length, random_between(1, KV_TILE));
+		for (size_t at = 0; at < n; at++) {
+			size_t position = at / width, c = at % width, slot = position % KV_TILE;
+			size_t head = c / (size_t)dim, d = c % (size_t)dim;
+			size_t key = c * KV_TILE + slot;
+			size_t value = (width + head * (size_t)dim) * KV_TILE + slot * (size_t)dim
+			                + d;
+			const void *block = t.blocks[position / KV_TILE];
+			if (format == KV_F32) {
+				CHECK(same_number(((const float *)block)[key], t.k[at]));
+				CHECK(same_number(((const float *)block)[value], t.v[at]));
+			} else {
+				const uint16_t *halves = block;
+				float k = mathf_from_bits((uint32_t)halves[key] << 16);
+				float v = mathf_from_bits((uint32_t)halves[value] << 16);
+				CHECK(same_number(k, rounded(t.k[at])));
+				CHECK(same_number(v, rounded(t.v[at])));
+			}
+		}
+	}
+}
+
+static void all_stored_is_right(const struct ops *ops) {
+	stored_is_right(ops, KV_F32);
+	stored_is_right(ops, KV_BF16);
+}
+
+TEST(c_stores_keys_and_values_where_they_belong) {
+	all_stored_is_right(ops_c());
+}
+
+TEST(avx2_stores_keys_and_values_where_they_belong) {
+	all_stored_is_right(overlay(CPU_LEVEL_AVX2));
+}
+
+TEST(avx512_stores_keys_and_values_where_they_belong) {
+	all_stored_is_right(overlay(CPU_LEVEL_AVX512));
+}
+
 static void attend_equals_c(enum cpu_level level) {
 	const struct ops *ops = overlay(level);
-	for (int i = 0; i < 3 * HEAD_DIMS; i++) {
+	for (int i = 0; i < 6 * HEAD_DIMS; i++) {
 		fresh_memory();
 		random_state += (uint64_t)i;
 		int length = random_between(1, 64 * TILES), heads = random_between(1, 3);
-		struct text t = text_random(ops, length, heads, head_dims[i % HEAD_DIMS]);
-		struct text same = t;
+		struct text t = text_random(ops, i % 2 ? KV_BF16 : KV_F32, length, heads,
+		                head_dims[i / 2 % HEAD_DIMS]);
 		size_t size = (size_t)(length * t.heads * t.dim);
 		int first = random_between(0, length - 1);
-		float *ours = text_attend(&t, ops, first, random_between(1, 40));
-		CHECK(same_bits(ours, text_attend(&same, ops_c(), first, length), size));
+		int chunk = random_between(1, i % 3 ? 40 : 250);
+		float *ours = text_attend(&t, ops, first, chunk);
+		CHECK(same_bits(ours, text_attend(&t, ops_c(), first, length), size));
 	}
 }
 
@@ -188,14 +273,15 @@ TEST(avx512_attention_equals_c) {
 
 /* A prompt in one piece, in chunks, or token by token. */
 static void attend_ignores_chunks(const struct ops *ops) {
-	for (int i = 0; i < HEAD_DIMS; i++) {
+	for (int i = 0; i < 2 * HEAD_DIMS; i++) {
 		fresh_memory();
 		int length = random_between(60, 210);
-		struct text t = text_random(ops, length, 1, head_dims[i]);
+		struct text t = text_random(
+		                ops, i % 2 ? KV_BF16 : KV_F32, length, 1, head_dims[i / 2]);
 		/* Products of the smallest number round to zeros of both signs. */
 		for (int p = 0; p < length * t.dim; p += 3)
-			t.v[p] = copysignf(0x1p-149f, t.v[p]);
-		text_store(&t, ops);
+			t.v[p] = copysignf(i % 2 ? 0x1p-133f : 0x1p-149f, t.v[p]);
+		text_store(&t, ops, length, KV_TILE);
 		float *whole = text_attend(&t, ops, 0, length);
 		for (int chunk = 1; chunk <= 13; chunk++)
 			CHECK(same_bits(whole, text_attend(&t, ops, 0, chunk),
@@ -218,14 +304,15 @@ TEST(avx512_attention_does_not_depend_on_chunks) {
 /* NaN, infinities and extreme scores in keys and values that every query of the call sees. */
 static void attend_equals_c_with_nan(enum cpu_level level) {
 	const struct ops *ops = overlay(level);
-	for (int i = 0; i < 40; i++) {
+	for (int i = 0; i < 80; i++) {
 		fresh_memory();
 		random_state += (uint64_t)i;
-		int dim = head_dims[i % HEAD_DIMS], first = random_between(1, 200);
-		struct text t = text_random(ops, first + random_between(1, 30), 1, dim);
+		int dim = head_dims[i / 2 % HEAD_DIMS], first = random_between(1, 200);
+		struct text t = text_random(ops, i % 2 ? KV_BF16 : KV_F32,
+		                first + random_between(1, 30), 1, dim);
 		spoil(t.k, (size_t)(first * dim), 500);
 		spoil(t.v, (size_t)(first * dim), 500);
-		text_store(&t, ops);
+		text_store(&t, ops, t.length, KV_TILE);
 		float *ours = text_attend(&t, ops, first, 30);
 		CHECK(same_bits(ours, text_attend(&t, ops_c(), first, 30),
 		                (size_t)(t.length * dim)));
@@ -282,7 +369,21 @@ static void attention_is_right_for(const struct text *t) {
 TEST(attention_is_right) {
 	for (int i = 0; i < HEAD_DIMS; i++) {
 		fresh_memory();
-		struct text t = text_random(ops_c(), random_between(1, 200), 2, head_dims[i]);
+		struct text t = text_random(
+		                ops_c(), KV_F32, random_between(1, 200), 2, head_dims[i]);
+		attention_is_right_for(&t);
+	}
+}
+
+TEST(attention_with_bf16_keys_and_values_is_that_of_rounded_ones) {
+	for (int i = 0; i < HEAD_DIMS; i++) {
+		fresh_memory();
+		struct text t = text_random(
+		                ops_c(), KV_BF16, random_between(1, 200), 2, head_dims[i]);
+		for (int n = 0; n < t.length * t.heads * t.dim; n++) {
+			t.k[n] = rounded(t.k[n]);
+			t.v[n] = rounded(t.v[n]);
+		}
 		attention_is_right_for(&t);
 	}
 }
@@ -290,12 +391,12 @@ TEST(attention_is_right) {
 /* Scores around -300: their exponentials are 0 unless they are taken relative to the largest. */
 TEST(attention_is_right_where_all_scores_are_low) {
 	fresh_memory();
-	struct text t = text_random(ops_c(), 150, 1, 16);
+	struct text t = text_random(ops_c(), KV_F32, 150, 1, 16);
 	for (int i = 0; i < t.length * t.dim; i++) {
 		t.q[i] = 75 + t.q[i] / 8;
 		t.k[i] = -1 + t.k[i] / 64;
 	}
-	text_store(&t, ops_c());
+	text_store(&t, ops_c(), t.length, KV_TILE);
 	attention_is_right_for(&t);
 }
 
@@ -308,15 +409,13 @@ TEST(attention_is_right_where_all_scores_are_low) {
 static float *text_attend_all(struct text *t, const struct ops *ops, int keys, int chunk) {
 	size_t width = (size_t)(t->heads * t->dim);
 	for (int tile = 0; tile < TILES; tile++)
-		for (size_t i = 0; i < 2 * width * KV_TILE; i++)
-			t->blocks[tile][i] = NAN;
-	for (int i = 0; i < keys; i++)
-		ops->kv_store(t->blocks[i / KV_TILE], t->k + (size_t)i * width,
-		                t->v + (size_t)i * width, i, t->heads, t->dim);
+		memset(t->blocks[tile], 0xff, block_bytes(t)); /* NaN */
+	text_store(t, ops, keys, KV_TILE);
 	float *out = take((size_t)t->length * width);
 	struct attend a = { .ldq = width, .ldo = width, .n_heads = t->heads, .head_dim = t->dim };
 	a.scale = 1 / sqrtf((float)t->dim);
 	a.blocks = t->blocks;
+	a.format = t->format;
 	a.scratch = take(ops->attend_scratch(t->dim));
 	a.keys = keys;
 	a.first = 1 << 20; /* is not read */
@@ -337,11 +436,12 @@ enum { KEY_COUNTS = sizeof key_counts / sizeof *key_counts };
 
 static void attend_all_equals_c(enum cpu_level level) {
 	const struct ops *ops = overlay(level);
-	for (int i = 0; i < KEY_COUNTS * HEAD_DIMS; i++) {
+	for (int i = 0; i < 2 * KEY_COUNTS * HEAD_DIMS; i++) {
 		fresh_memory();
 		random_state += (uint64_t)i;
 		int keys = key_counts[i % KEY_COUNTS], heads = random_between(1, 3);
-		struct text t = text_random(ops, keys, heads, head_dims[i / KEY_COUNTS]);
+		struct text t = text_random(ops, i < KEY_COUNTS * HEAD_DIMS ? KV_F32 : KV_BF16,
+		                keys, heads, head_dims[i / KEY_COUNTS % HEAD_DIMS]);
 		t.length = random_between(1, keys < 30 ? keys : 30);
 		size_t size = (size_t)(t.length * t.heads * t.dim);
 		float *c = text_attend_all(&t, ops_c(), keys, t.length);
@@ -364,7 +464,7 @@ TEST(attention_over_all_keys_is_right) {
 	for (int i = 0; i < KEY_COUNTS; i++) {
 		fresh_memory();
 		int keys = key_counts[i];
-		struct text t = text_random(ops_c(), keys, 2, 24);
+		struct text t = text_random(ops_c(), KV_F32, keys, 2, 24);
 		size_t width = (size_t)(t.heads * t.dim);
 		float *q = take_copy(t.q, (size_t)keys * width);
 		float *out = text_attend_all(&t, ops_c(), keys, 7);
