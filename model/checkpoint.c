@@ -140,6 +140,21 @@ const struct tensor *checkpoint_find(
 	return tensor;
 }
 
+const struct shard *checkpoint_holding(const struct checkpoint *c, const void *byte) {
+	uintptr_t at = (uintptr_t)byte;
+	for (size_t i = 0; i < c->n_shards; i++) {
+		uintptr_t from = (uintptr_t)c->shards[i].map.mem;
+		if (from <= at && at - from < c->shards[i].map.size)
+			return &c->shards[i];
+	}
+	return &c->shards[0]; /* an empty tensor at the end of a file */
+}
+
+void checkpoint_release(const struct checkpoint *c) {
+	for (size_t i = 0; i < c->n_shards; i++)
+		file_release(&c->shards[i].map);
+}
+
 const char *checkpoint_list_name(const struct checkpoint *c) {
 	return c->weight_map ? INDEX : SINGLE;
 }

@@ -34,6 +34,12 @@ void checkpoint_close(struct checkpoint *checkpoint);
 const struct tensor *checkpoint_find(const struct checkpoint *checkpoint, const char *name,
                 const struct shard **ret_shard);
 
+/* The shard whose map holds this byte. */
+const struct shard *checkpoint_holding(const struct checkpoint *checkpoint, const void *byte);
+
+/* Lets go of the pages that were read; they come back when they are read again. */
+void checkpoint_release(const struct checkpoint *checkpoint);
+
 /* The file that lists the tensors: what a sentence about a missing one names. */
 const char *checkpoint_list_name(const struct checkpoint *checkpoint);
 

@@ -25,20 +25,18 @@ bool file_exists(const char *dir, const char *name) {
 	return join(dir, name, path) && access(path, F_OK) == 0;
 }
 
-/* A descriptor of a regular file and its size, or -1. O_NONBLOCK: a FIFO must not stop the start. */
-static int open_regular(
-                const char *dir, const char *name, size_t *ret_size, char *err, size_t errlen) {
+/* A descriptor of a regular file and what is known of it, or -1. O_NONBLOCK: a FIFO must not stop
+ * the start. */
+static int open_regular(const char *dir, const char *name, struct stat *ret_stat, char *err,
+                size_t errlen) {
 	char path[4096];
 	int fd = join(dir, name, path) ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
-	struct stat st;
-	if (fd < 0 || fstat(fd, &st) != 0) {
+	if (fd < 0 || fstat(fd, ret_stat) != 0)
 		snprintf(err, errlen, "%s: cannot be opened: %s", name, strerror(errno));
-	} else if (!S_ISREG(st.st_mode)) {
+	else if (!S_ISREG(ret_stat->st_mode))
 		snprintf(err, errlen, "%s: not a regular file", name);
-	} else {
-		*ret_size = (size_t)st.st_size;
+	else
 		return fd;
-	}
 	if (fd >= 0)
 		close(fd);
 	return -1;
@@ -46,10 +44,11 @@ static int open_regular(
 
 char *file_read(const char *dir, const char *name, size_t max, size_t *ret_len, char *err,
                 size_t errlen) {
-	size_t size, got = 0;
-	int fd = open_regular(dir, name, &size, err, errlen);
+	struct stat st;
+	int fd = open_regular(dir, name, &st, err, errlen);
 	if (fd < 0)
 		return NULL;
+	size_t size = (size_t)st.st_size, got = 0;
 	char *text = size <= max ? malloc(size + 1) : NULL;
 	if (size > max)
 		snprintf(err, errlen, "%s: longer than %zu bytes", name, max);
@@ -79,10 +78,11 @@ char *file_read(const char *dir, const char *name, size_t max, size_t *ret_len, 
 
 bool file_map(const char *dir, const char *name, struct file_map *ret_map, char *err,
                 size_t errlen) {
-	size_t size;
-	int fd = open_regular(dir, name, &size, err, errlen);
+	struct stat st;
+	int fd = open_regular(dir, name, &st, err, errlen);
 	if (fd < 0)
 		return false;
+	size_t size = (size_t)st.st_size;
 	void *mem = NULL;
 	if (size > 0)
 		mem = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -92,8 +92,16 @@ bool file_map(const char *dir, const char *name, struct file_map *ret_map, char 
 		snprintf(err, errlen, "%s: cannot be mapped: %s", name, strerror(why));
 		return false;
 	}
-	*ret_map = (struct file_map){ .mem = mem, .size = size };
+	*ret_map = (struct file_map){ .mem = mem,
+		.size = size,
+		.changed_s = st.st_mtim.tv_sec,
+		.changed_ns = st.st_mtim.tv_nsec };
 	return true;
+}
+
+void file_release(const struct file_map *map) {
+	if (map->mem)
+		madvise((void *)(uintptr_t)map->mem, map->size, MADV_DONTNEED);
 }
 
 void file_unmap(struct file_map *map) {

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Whether `dir` holds something called `name`. */
 bool file_exists(const char *dir, const char *name);
@@ -20,10 +21,14 @@ char *file_read(const char *dir, const char *name, size_t max, size_t *ret_len, 
 struct file_map {
 	const void *mem; /* NULL if the file is empty */
 	size_t size;
+	int64_t changed_s; /* the file's modification time, seconds since the epoch */
+	int64_t changed_ns;
 };
 
 bool file_map(const char *dir, const char *name, struct file_map *ret_map, char *err,
                 size_t errlen);
+/* The pages that were read may leave memory; they are read again when they are needed. */
+void file_release(const struct file_map *map);
 void file_unmap(struct file_map *map);
 
 #endif

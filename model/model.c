@@ -216,7 +216,13 @@ static bool open_parts(struct model *m, const char *dir, const struct model_opti
 		return false;
 	if (options->without_weights)
 		return true;
-	if (!weights_load(dir, &m->facts, m->ops, options->threads, &m->weights, err, errlen))
+	struct weights_options how = { .ops = m->ops,
+		.format = options->weights,
+		.threads = options->threads,
+		.packed = options->packed,
+		.progress = options->progress,
+		.progress_arg = options->progress_arg };
+	if (!weights_load(dir, &m->facts, &how, &m->weights, err, errlen))
 		return false;
 	snprintf(m->dtype, sizeof m->dtype, "%s", m->weights.dtype);
 	return true;
@@ -272,6 +278,10 @@ void model_close(struct model *model) {
 	free(model->quality);
 	free(model->tuned);
 	free(model);
+}
+
+bool model_keep_packed(const struct model *model, const char *dir, char *err, size_t errlen) {
+	return weights_keep(&model->weights, model->ops, dir, err, errlen);
 }
 
 const char *model_arithmetic(const struct model *model) {

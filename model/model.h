@@ -94,12 +94,22 @@ struct model_options {
 	enum weight_format weights; /* how matrices are kept; AUTO: as the checkpoint has them */
 	int threads;                /* for packing */
 	bool without_weights; /* facts, tokenizers and what was measured only; nothing can run */
+	enum packed_use packed; /* the packed file beside the checkpoint */
+	/* Called on the caller's thread now and then while packing; may be NULL. */
+	void (*progress)(void *arg, double share);
+	void *progress_arg;
 };
 
 /* Loads a Hugging Face style model folder. NULL with one sentence in err. */
 struct model *model_open(
                 const char *dir, const struct model_options *options, char *err, size_t errlen);
 void model_close(struct model *model);
+
+/*
+ * Leaves the packed file for the next start (weights.h). False with a sentence that names it. Any
+ * thread, while the model is in use.
+ */
+bool model_keep_packed(const struct model *model, const char *dir, char *err, size_t errlen);
 
 /* One sentence on the arithmetic of the model's products. */
 const char *model_arithmetic(const struct model *model);
@@ -129,6 +139,9 @@ size_t model_subnet_bytes(const struct model *model, const struct subnet *subnet
 
 struct workspace;
 struct sequence;
+struct prefix; /* prefix.h */
+struct prefix_scope;
+struct prefix_text;
 
 struct workspace_options {
 	struct team *team;  /* not owned; used only inside step_run and step_logits */
@@ -137,6 +150,8 @@ struct workspace_options {
 	int max_sequences;
 	size_t kv_bytes;   /* size limit of the KV pool */
 	enum kv_format kv; /* AUTO: f32 with f32 weights, else bf16 */
+	/* Most blocks that the prefix cache may hold; 0, or a decoder with sources: there is none. */
+	size_t prefix_blocks;
 };
 
 struct row {
@@ -189,6 +204,23 @@ int workspace_source_tiles(const struct workspace *w);
  * the blocks it may need are not free.
  */
 struct sequence *sequence_fork(struct workspace *w, const struct sequence *s, int tokens);
+
+/*
+ * The same with a past that the prefix cache holds: the longest part of tokens[0..n) at this plan
+ * in whole tiles, but for the last token, which must run for its scores. sequence_length says how
+ * much that is. It needs no more blocks than sequence_open.
+ */
+struct sequence *sequence_open_cached(struct workspace *w, const struct subnet *subnet, int tokens,
+                const struct prefix_scope *scope, const int32_t *prompt, int n);
+/*
+ * Enters the whole tiles of the sequence's past into the prefix cache, where `text` are the tokens
+ * of its first positions (no more than its length; those beyond have run in vain and do not
+ * count). Nothing of a sequence that stepped down.
+ */
+void sequence_remember(struct workspace *w, const struct sequence *s,
+                const struct prefix_scope *scope, const struct prefix_text *text);
+/* prefix.h; NULL: there is none. */
+struct prefix *workspace_prefix(const struct workspace *w);
 
 void sequence_close(struct workspace *w, struct sequence *s);
 

@@ -10,7 +10,8 @@
 
 enum {
 	CHUNK_FLOATS = 1 << 18,
-	TURN = 16, /* input channels turned together, so that a write fills a cache line */
+	SLICE_CHUNKS = 8, /* of each thread between two reports: some megabytes of the checkpoint */
+	TURN = 16,        /* input channels turned together, so that a write fills a cache line */
 };
 
 struct packer {
@@ -18,6 +19,7 @@ struct packer {
 	size_t n_jobs;
 	const struct ops *ops;
 	int members, n_chunks;
+	int first, count;                 /* chunks of the slice in progress */
 	size_t chunk_floats, turn_floats; /* of the largest chunk, and of its turning space */
 	float *scratch;                   /* [members][chunk_floats + turn_floats] */
 };
@@ -109,7 +111,9 @@ static void pack_member(void *arg, int member) {
 	const struct packer *p = arg;
 	float *scratch = p->scratch + (size_t)member * (p->chunk_floats + p->turn_floats);
 	int first, end, at = 0;
-	team_share(p->n_chunks, member, p->members, &first, &end);
+	team_share(p->count, member, p->members, &first, &end);
+	first += p->first;
+	end += p->first;
 	for (size_t i = 0; i < p->n_jobs && at < end; i++) {
 		int n = chunks_of(&p->jobs[i], p->ops);
 		for (int c = at < first ? first - at : 0; c < n && at + c < end; c++)
@@ -118,29 +122,40 @@ static void pack_member(void *arg, int member) {
 	}
 }
 
-bool pack_run(const struct pack_job *jobs, size_t n_jobs, const struct ops *ops, int threads,
-                char *err, size_t errlen) {
-	struct packer p = { .jobs = jobs, .n_jobs = n_jobs, .ops = ops };
-	p.members = threads > 1 ? threads : 1;
-	for (size_t i = 0; i < n_jobs; i++) {
-		p.n_chunks += chunks_of(&jobs[i], ops);
-		if (!jobs[i].panels)
+static void count_chunks(struct packer *p) {
+	for (size_t i = 0; i < p->n_jobs; i++) {
+		const struct pack_job *job = &p->jobs[i];
+		p->n_chunks += chunks_of(job, p->ops);
+		if (!job->panels)
 			continue;
-		size_t rows = (size_t)chunk_rows(&jobs[i], ops);
-		if (rows * (size_t)jobs[i].n_in > p.chunk_floats)
-			p.chunk_floats = rows * (size_t)jobs[i].n_in;
-		if (rows * TURN > p.turn_floats)
-			p.turn_floats = rows * TURN;
+		size_t rows = (size_t)chunk_rows(job, p->ops);
+		if (rows * (size_t)job->n_in > p->chunk_floats)
+			p->chunk_floats = rows * (size_t)job->n_in;
+		if (rows * TURN > p->turn_floats)
+			p->turn_floats = rows * TURN;
 	}
+}
+
+bool pack_run(const struct pack_job *jobs, size_t n_jobs, const struct pack_options *options,
+                char *err, size_t errlen) {
+	struct packer p = { .jobs = jobs, .n_jobs = n_jobs, .ops = options->ops };
+	p.members = options->threads > 1 ? options->threads : 1;
+	count_chunks(&p);
 	struct team *team = team_create(p.members, err, errlen);
 	if (!team)
 		return false;
 	p.scratch = calloc((size_t)p.members, (p.chunk_floats + p.turn_floats) * sizeof(float));
-	bool ok = p.scratch != NULL;
-	if (ok)
-		team_run(team, pack_member, &p);
-	else
+	if (!p.scratch)
 		snprintf(err, errlen, "out of memory for packing the weights");
+	for (; p.scratch && p.first < p.n_chunks; p.first += p.count) {
+		int left = p.n_chunks - p.first, slice = SLICE_CHUNKS * p.members;
+		p.count = left < slice ? left : slice;
+		team_run(team, pack_member, &p);
+		if (options->progress)
+			options->progress(options->arg,
+			                (double)(p.first + p.count) / (double)p.n_chunks);
+	}
+	bool ok = p.scratch != NULL;
 	team_destroy(team);
 	free(p.scratch);
 	return ok;

@@ -31,8 +31,17 @@ struct pack_job {
 	int n_sources;
 };
 
-/* Does all jobs on `threads` threads. The sources have been checked; only memory can run out. */
-bool pack_run(const struct pack_job *jobs, size_t n_jobs, const struct ops *ops, int threads,
+struct pack_options {
+	const struct ops *ops;
+	int threads;
+	/* Called on the caller's thread between slices of the work, with the share that is done; may be
+	 * NULL. No thread reads a source meanwhile. */
+	void (*progress)(void *arg, double share);
+	void *arg;
+};
+
+/* Does all jobs. The sources have been checked; only memory can run out. */
+bool pack_run(const struct pack_job *jobs, size_t n_jobs, const struct pack_options *options,
                 char *err, size_t errlen);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Weights: every tensor of the checkpoint, packed once for the kernel table in use. Immutable and
- * shared by all threads; one allocation ("arena") holds everything. Norm parameters, biases and
- * position tables stay plain f32.
+ * shared by all threads; one allocation or mapped file ("arena") holds everything. Norm parameters,
+ * biases and position tables stay plain f32.
  */
 #ifndef FATHOM_MODEL_WEIGHTS_H
 #define FATHOM_MODEL_WEIGHTS_H
@@ -12,6 +12,7 @@
 
 #include "model/facts.h"
 #include "model/ops.h"
+#include "model/packed.h"
 
 struct norm_weights {
 	const float *gain, *bias; /* [dim]; NULL if the model has no such norm */
@@ -85,19 +86,62 @@ struct weights {
 	struct classifier_weights classifiers[MAX_CLASSIFIERS]; /* [facts.n_classifiers] */
 	const char *dtype;         /* of most of the checkpoint's numbers: "f32", "f16", "bf16" */
 	enum weight_format format; /* of the layers' matrices */
-	void *arena;
+	void *arena;               /* owned; NULL: the packed file is mapped */
+	struct packed_map map;
+	struct packed_identity identity; /* bytes 0: not asked for */
+	enum packed_found packed;
+	char packed_why[200];       /* of PACKED_REFUSED */
 	size_t bytes;               /* of the arena */
 	size_t layer_bytes[STACKS]; /* packed bytes of one layer */
 	size_t fixed_bytes; /* packed bytes that every depth reads or holds: embedding, head, norms */
+	size_t vocabulary_bytes; /* of these, the matrices over the vocabulary */
+};
+
+enum packed_use {
+	PACKED_IGNORED,
+	PACKED_READ,     /* used if it suits by sizes, times and headers */
+	PACKED_VERIFIED, /* and if all of its content is sound */
+};
+
+struct weights_options {
+	const struct ops *ops;
+	enum weight_format
+	                format; /* of matrices of layers and vocabularies; AUTO: the checkpoint's */
+	int threads;            /* that pack side by side */
+	enum packed_use packed;
+	/* Called by the caller's thread now and then while packing; may be NULL. */
+	void (*progress)(void *arg, double share);
+	void *progress_arg;
 };
 
 /*
  * Loads model.safetensors, or the shards that model.safetensors.index.json names, from `dir`,
- * checks every tensor against `facts` and packs it for `ops`. Files are mapped only while packing.
- * `threads` pack side by side. A bad file gets one sentence naming the file and the tensor.
+ * checks every tensor against `facts` and packs it for the table, or maps the packed file. The
+ * checkpoint's files are mapped only while packing, and what has been packed of them is let go. A bad
+ * file gets one sentence naming the file and the tensor.
  */
-bool weights_load(const char *dir, const struct facts *facts, const struct ops *ops, int threads,
+bool weights_load(const char *dir, const struct facts *facts, const struct weights_options *options,
                 struct weights *ret_weights, char *err, size_t errlen);
 void weights_finish(struct weights *weights);
+
+/* Where the packed bytes go. */
+struct weight_sizes {
+	enum weight_format format;
+	size_t layers, vocabulary /* embedding and head */, other;
+};
+
+struct weight_sizes weights_sizes(const struct weights *weights);
+
+/* The same of a folder that is not loaded: only its headers are read. */
+bool weights_measure(const char *dir, const struct facts *facts, const struct ops *ops,
+                enum weight_format format, struct weight_sizes *ret_sizes, char *err,
+                size_t errlen);
+
+/*
+ * Writes the packed file for the next start; only of weights that were packed, and loaded with
+ * PACKED_READ or PACKED_VERIFIED. Any thread, while the weights are in use.
+ */
+bool weights_keep(const struct weights *weights, const struct ops *ops, const char *dir, char *err,
+                size_t errlen);
 
 #endif

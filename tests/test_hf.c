@@ -29,9 +29,10 @@ static void start(struct folder_run *f, const char *name) {
 	size_t len;
 	snprintf(dir, sizeof dir, "%s", check_data(name));
 	*f = (struct folder_run){ .model.ops = ops_c() };
+	struct weights_options how = { .ops = ops_c(), .threads = 1 };
 	char *config = file_read(dir, "config.json", 1 << 16, &len, err, sizeof err);
 	if (!config || !facts_parse(config, len, &f->model.facts, err, sizeof err)
-	                || !weights_load(dir, &f->model.facts, ops_c(), 1, &f->model.weights, err,
+	                || !weights_load(dir, &f->model.facts, &how, &f->model.weights, err,
 	                                sizeof err))
 		check_fail(__FILE__, __LINE__, "%s", err);
 	free(config);

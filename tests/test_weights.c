@@ -506,13 +506,14 @@ TEST(damaged_weights_are_refused_with_a_sentence_or_loaded) {
 	unsigned char *whole = write_opt(&f, "model.", "F16", NULL, &len);
 	char *dir = folder_create();
 	uint64_t state = 3;
+	struct weights_options options = { .ops = ops_c(), .threads = 1 };
 	for (int i = 0; i < 400; i++) {
 		struct weights w;
 		unsigned char *bytes = damage(whole, len, &state, &n);
 		folder_write(dir, "model.safetensors", bytes, n);
 		free(bytes);
 		err[0] = '\0';
-		if (weights_load(dir, &f, ops_c(), 1, &w, err, sizeof err))
+		if (weights_load(dir, &f, &options, &w, err, sizeof err))
 			weights_finish(&w);
 		else
 			CHECK(is_sentence(err) && strncmp(err, "model.safetensors: ", 19) == 0);

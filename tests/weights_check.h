@@ -54,7 +54,8 @@ static inline char *folder_of(unsigned char *bytes, size_t len) {
 static inline bool load(const char *dir, const struct facts *f, const struct ops *ops,
                 struct weights *weights) {
 	err[0] = '\0';
-	return weights_load(dir, f, ops, 2, weights, err, sizeof err);
+	struct weights_options options = { .ops = ops, .threads = 2 };
+	return weights_load(dir, f, &options, weights, err, sizeof err);
 }
 
 static inline void check_refused(const char *dir, const struct facts *f, const char *why) {
