@@ -25,6 +25,7 @@ LIBRARIES = {  # header: the files that may see it, as patterns over the path, a
     "cblas.h": (r"model/ops_blas\.c", 1),
     "pcre2.h": (r"model/pattern\.c", 1),
     "sentencepiece_processor.h": (r"model/pieces\.cc", 1),
+    "dnnl.h": (r"bench/measure/rival_onednn\.c", 1),
     "curl/curl.h": (r"bench/client/client\.c", 1),
     "uv.h": (r"server/.*|bench/client/[^/]*", None),
     "jansson.h": (r"proto/.*|config/.*|model/doc\.c|tests/.*", None),

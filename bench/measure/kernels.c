@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How close linear layers come to the machine's limits, for every number of rows, beside OpenBLAS.
+ * How close linear layers come to the machine's limits, for every number of rows, beside OpenBLAS
+ * and oneDNN.
  *
- * The roofline of a product is the longer of two times: its arithmetic at the measured peak, and its
- * weights at the measured rate of memory. Limits and products are timed in turn in every round, so
- * that a machine that changes its speed changes both. Weights come from an arena far larger than the
- * caches. Reported: the median over rounds of roofline time / time taken.
+ * The roofline of a product is the longer of two times: its arithmetic at the measured peak of the
+ * instruction that the format is multiplied with, and its weights at the measured rate of memory.
+ * Limits and products are timed in turn in every round, so that a machine that changes its speed
+ * changes all of them. Reported: medians over rounds, of roofline time / time taken, and of what
+ * others took / what ours took.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -13,9 +15,10 @@
 #include <string.h>
 
 #include "bench/measure/limits.h"
+#include "bench/measure/rival.h"
 #include "model/threads.h"
 
-enum { ROUNDS_MAX = 64, LIST_MAX = 32, ROWS_LIMIT = 4096, PAD = 16 };
+enum { ROUNDS_MAX = 64, LIST_MAX = 32, ROWS_LIMIT = 4096, RIVALS = 3, PAD = 64 };
 
 struct shape {
 	int n_in, n_out;
@@ -25,36 +28,29 @@ struct settings {
 	int threads, rounds, n_rows, n_shapes;
 	int rows[LIST_MAX];
 	struct shape shapes[LIST_MAX];
-	bool json;
+	bool json, alone; /* alone: without others */
 	const char *kernels;
 	enum cpu_level level;
-};
-
-/* What one timing of one table does. */
-struct job {
-	struct team *team;
-	const struct ops *ops;
-	struct shape shape;
-	int rows, turns;
-	size_t next, copies, stride; /* matrices in the arena, and floats of one */
-	const float *arena;
-	const float *x, *bias;
-	float *y;
+	enum weight_format format;
+	enum activation activation;
 };
 
 struct machine {
 	struct team *team;
-	const struct ops *own, *blas; /* blas: NULL if not built */
-	float *arena, *x, *y;
-	size_t arena_floats;
-	double flops[ROUNDS_MAX], bandwidth[ROUNDS_MAX];
+	const struct ops *own;
+	enum cpu_level level;
+	struct rival *rivals[RIVALS];              /* ours first; NULL: not there */
+	float *weights, *x, *y, *bias, *memory;    /* memory: read for its rate */
+	double peak[ROUNDS_MAX], rate[ROUNDS_MAX]; /* of the last product */
 };
 
-/* One row count of one shape: shares of the roofline and seconds, by round. */
+/* One row count of one shape: seconds by round, 0 where there is no such product. */
 struct result {
 	struct shape shape;
 	int rows;
-	double seconds[2][ROUNDS_MAX], share[2][ROUNDS_MAX];
+	double roofline[ROUNDS_MAX], seconds[RIVALS][ROUNDS_MAX];
+	double bytes; /* of the weights */
+	bool bound_by_memory;
 };
 
 static _Noreturn void fail(const char *sentence) {
@@ -62,8 +58,9 @@ static _Noreturn void fail(const char *sentence) {
 	exit(1);
 }
 
+/* Reproducible numbers in [-1, 1). */
 static float *allocate(size_t floats) {
-	float *p = aligned_alloc(1 << 21, (floats * sizeof(float) + (1 << 21) - 1) >> 21 << 21);
+	float *p = aligned_alloc(64, (floats * sizeof(float) + 63) / 64 * 64);
 	if (!p)
 		fail("not enough memory");
 	uint32_t seed = 12345;
@@ -86,115 +83,134 @@ static double median(const double *values, int n) {
 	return n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
 }
 
-static void run_job(void *arg, int member) {
-	const struct job *j = arg;
-	struct matrix w = { .n_out = j->shape.n_out, .n_in = j->shape.n_in };
-	w.n_panels = (w.n_out + j->ops->panel - 1) / j->ops->panel;
-	struct linear l = { .w = &w, .bias = j->bias, .x = j->x, .y = j->y, .rows = j->rows };
-	l.x_stride = ((size_t)w.n_in + PAD) * sizeof(float);
-	l.ldy = (size_t)w.n_out + PAD;
-	int first, end;
-	team_share(w.n_panels, member, team_size(j->team), &first, &end);
-	for (int turn = 0; turn < j->turns; turn++) {
-		w.data = j->arena + (j->next + (size_t)turn) % j->copies * j->stride;
-		j->ops->formats[WEIGHTS_F32].linear(&l, first, end);
-		team_barrier(j->team, member);
+/* The median over rounds of above / below. */
+static double median_ratio(const double *above, const double *below, int rounds) {
+	double ratios[ROUNDS_MAX];
+	for (int i = 0; i < rounds; i++)
+		ratios[i] = above[i] / below[i];
+	return median(ratios, rounds);
+}
+
+/* Seconds of one product, over as many as fill some 15 ms; the first ones do not count. */
+static double time_product(struct rival *rival, double roofline) {
+	int turns = (int)(0.015 / roofline) + 1;
+	rival->run(rival, turns / 8 + 1);
+	double start = limits_seconds();
+	rival->run(rival, turns);
+	double seconds = (limits_seconds() - start) / turns;
+	rival->rest(rival);
+	return seconds;
+}
+
+static void run_product(struct machine *m, const struct settings *s, struct result *result) {
+	struct product_case c = { .format = s->format, .activation = s->activation };
+	bool there[RIVALS] = { false };
+	c.n_in = result->shape.n_in;
+	c.n_out = result->shape.n_out;
+	c.rows = result->rows;
+	c.weights = m->weights;
+	c.x = m->x;
+	c.y = m->y;
+	c.bias = m->bias;
+	for (int r = 0; r < RIVALS; r++)
+		there[r] = m->rivals[r] && m->rivals[r]->prepare(m->rivals[r], &c);
+	if (!there[0])
+		fail("this table has no such product, or a shape is larger than the arena");
+	result->bytes = (double)m->own->formats[s->format].matrix_bytes(c.n_out, c.n_in);
+	for (int round = 0; round < s->rounds; round++) {
+		m->peak[round] = limits_peak(m->team, m->level, s->format);
+		m->rate[round] = limits_bandwidth(
+		                m->team, m->level, m->memory, ARENA_BYTES / sizeof(float));
+		double arithmetic = 2.0 * c.n_in * c.n_out * c.rows / m->peak[round];
+		double memory = result->bytes / m->rate[round];
+		result->bound_by_memory = memory > arithmetic;
+		result->roofline[round] = memory > arithmetic ? memory : arithmetic;
+		for (int r = 0; r < RIVALS; r++)
+			if (there[r])
+				result->seconds[r][round] =
+				                time_product(m->rivals[r], result->roofline[round]);
 	}
 }
 
-/* Seconds of one product, over as many as fill some 15 ms. */
-static double time_product(struct machine *m, const struct ops *ops, struct shape s, int rows,
-                double roofline) {
-	static size_t next;
-	struct job j = { m->team, ops, s, rows };
-	j.turns = (int)(0.015 / roofline) + 1;
-	j.stride = ops->formats[WEIGHTS_F32].matrix_bytes(s.n_out, s.n_in) / sizeof(float);
-	j.copies = m->arena_floats / j.stride;
-	if (j.copies == 0)
-		fail("a shape is larger than the arena");
-	j.next = next;
-	j.arena = m->arena;
-	j.x = j.bias = m->x;
-	j.y = m->y;
-	double start = limits_seconds();
-	team_run(m->team, run_job, &j);
-	next += (size_t)j.turns;
-	return (limits_seconds() - start) / j.turns;
-}
-
-static void run_round(
-                struct machine *m, const struct settings *s, int round, struct result *results) {
-	enum cpu_level level = s->level == CPU_LEVEL_AUTO ? cpu_level_detect() : s->level;
-	for (int i = 0; i < s->n_shapes; i++) {
-		struct shape shape = s->shapes[i];
-		double flops = limits_flops(m->team, level);
-		double rate = limits_bandwidth(m->team, level, m->arena, m->arena_floats);
-		double weights = (double)shape.n_in * shape.n_out;
-		for (int r = 0; r < s->n_rows; r++) {
-			struct result *result = &results[i * s->n_rows + r];
-			double arithmetic = 2 * weights * s->rows[r] / flops;
-			double memory = 4 * weights / rate;
-			double roofline = arithmetic > memory ? arithmetic : memory;
-			for (int t = 0; t < (m->blas ? 2 : 1); t++) {
-				double seconds = time_product(m, t ? m->blas : m->own, shape,
-				                s->rows[r], roofline);
-				result->shape = shape;
-				result->rows = s->rows[r];
-				result->seconds[t][round] = seconds;
-				result->share[t][round] = roofline / seconds;
-			}
+/* By row count, over all shapes. */
+static void print_medians(
+                const struct machine *m, const struct settings *s, const struct result *results) {
+	printf("\n%12s %5s %21s", "all shapes", "rows", "roofline");
+	for (int v = 1; v < RIVALS; v++)
+		if (m->rivals[v])
+			printf(" %14s", m->rivals[v]->name);
+	printf("\n");
+	for (int r = 0; r < s->n_rows; r++) {
+		double shares[RIVALS][LIST_MAX];
+		for (int i = 0; i < s->n_shapes; i++) {
+			const struct result *one = &results[i * s->n_rows + r];
+			shares[0][i] = median_ratio(one->roofline, one->seconds[0], s->rounds);
+			for (int v = 1; v < RIVALS; v++)
+				shares[v][i] = median_ratio(
+				                one->seconds[v], one->seconds[0], s->rounds);
 		}
-		m->flops[round] = flops;
-		m->bandwidth[round] = rate;
+		printf("%12s %5d %20.1f%%", "median", s->rows[r],
+		                100 * median(shares[0], s->n_shapes));
+		for (int v = 1; v < RIVALS; v++)
+			if (m->rivals[v])
+				printf(" %13.2fx", median(shares[v], s->n_shapes));
+		printf("\n");
 	}
 }
 
 static void print_table(
                 const struct machine *m, const struct settings *s, const struct result *results) {
-	printf("%s kernels, %d threads: %.0f Gflop/s, %.1f GB/s (medians of %d rounds)\n",
-	                m->own->name, s->threads, median(m->flops, s->rounds) / 1e9,
-	                median(m->bandwidth, s->rounds) / 1e9, s->rounds);
-	if (m->blas)
+	printf("%s kernels, %s weights, %d threads: %.0f Gop/s (%s), %.1f GB/s; medians of %d "
+	       "rounds\n",
+	                m->own->name, weight_format_name(s->format), s->threads,
+	                median(m->peak, s->rounds) / 1e9, limits_instruction(m->level, s->format),
+	                median(m->rate, s->rounds) / 1e9, s->rounds);
+	if (m->rivals[1])
 		printf("OpenBLAS: %s\n", ops_blas_description());
-	printf("%12s %5s %10s %9s %9s %12s %10s\n", "in x out", "rows", "us", "roofline", "Gflop/s",
-	                "OpenBLAS us", "x OpenBLAS");
+	printf("%12s %5s %9s %9s %8s %8s", "in x out", "rows", "us", "roofline", "Gop/s", "GB/s");
+	for (int v = 1; v < RIVALS; v++)
+		if (m->rivals[v])
+			printf(" %12s us %8s", m->rivals[v]->name, "x");
+	printf("\n");
 	for (int i = 0; i < s->n_shapes * s->n_rows; i++) {
 		const struct result *r = &results[i];
 		double seconds = median(r->seconds[0], s->rounds);
-		printf("%6d x %-5d %3d %10.1f %8.0f%% %9.1f", r->shape.n_in, r->shape.n_out,
-		                r->rows, seconds * 1e6, 100 * median(r->share[0], s->rounds),
-		                2e-9 * r->shape.n_in * r->shape.n_out * r->rows / seconds);
-		if (m->blas)
-			printf(" %12.1f %9.2fx", median(r->seconds[1], s->rounds) * 1e6,
-			                median(r->seconds[1], s->rounds) / seconds);
+		printf("%6d x %-5d %3d %9.1f %6.1f%% %s %8.1f %8.1f", r->shape.n_in, r->shape.n_out,
+		                r->rows, seconds * 1e6,
+		                100 * median_ratio(r->roofline, r->seconds[0], s->rounds),
+		                r->bound_by_memory ? "m" : "a",
+		                2e-9 * r->shape.n_in * r->shape.n_out * r->rows / seconds,
+		                1e-9 * r->bytes / seconds);
+		for (int v = 1; v < RIVALS; v++)
+			if (m->rivals[v])
+				printf(" %15.1f %7.2fx", median(r->seconds[v], s->rounds) * 1e6,
+				                median_ratio(r->seconds[v], r->seconds[0],
+				                                s->rounds));
 		printf("\n");
 	}
-	printf("\n%12s %5s %10s %9s\n", "all shapes", "rows", "", "roofline");
-	for (int r = 0; r < s->n_rows; r++) {
-		double shares[LIST_MAX];
-		for (int i = 0; i < s->n_shapes; i++)
-			shares[i] = median(results[i * s->n_rows + r].share[0], s->rounds);
-		printf("%12s %5d %10s %8.0f%%\n", "median", s->rows[r], "",
-		                100 * median(shares, s->n_shapes));
-	}
+	print_medians(m, s, results);
 }
 
 static void print_json(
                 const struct machine *m, const struct settings *s, const struct result *results) {
-	printf("{\"kernels\": \"%s\", \"threads\": %d, \"rounds\": %d, \"flops\": %.4g, "
-	       "\"bandwidth\": %.4g, \"results\": [",
-	                m->own->name, s->threads, s->rounds, median(m->flops, s->rounds),
-	                median(m->bandwidth, s->rounds));
+	printf("{\"kernels\": \"%s\", \"weights\": \"%s\", \"threads\": %d, \"rounds\": %d, "
+	       "\"peak\": %.4g, \"bandwidth\": %.4g, \"results\": [",
+	                m->own->name, weight_format_name(s->format), s->threads, s->rounds,
+	                median(m->peak, s->rounds), median(m->rate, s->rounds));
 	for (int i = 0; i < s->n_shapes * s->n_rows; i++) {
 		const struct result *r = &results[i];
 		printf("%s\n{\"in\": %d, \"out\": %d, \"rows\": %d, \"seconds\": %.4g, "
 		       "\"roofline_share\": %.4f",
 		                i ? "," : "", r->shape.n_in, r->shape.n_out, r->rows,
-		                median(r->seconds[0], s->rounds), median(r->share[0], s->rounds));
-		if (m->blas)
-			printf(", \"openblas_seconds\": %.4g, \"openblas_roofline_share\": %.4f",
-			                median(r->seconds[1], s->rounds),
-			                median(r->share[1], s->rounds));
+		                median(r->seconds[0], s->rounds),
+		                median_ratio(r->roofline, r->seconds[0], s->rounds));
+		for (int v = 1; v < RIVALS; v++)
+			if (m->rivals[v] && r->seconds[v][0] > 0)
+				printf(", \"%s\": {\"seconds\": %.4g, \"ours_is_faster_by\": %.4f}",
+				                m->rivals[v]->name,
+				                median(r->seconds[v], s->rounds),
+				                median_ratio(r->seconds[v], r->seconds[0],
+				                                s->rounds));
 		printf("}");
 	}
 	printf("]}\n");
@@ -224,14 +240,17 @@ static int parse_list(const char *text, int *rows, struct shape *shapes) {
 static void usage(void) {
 	printf("usage: kernels [--threads N] [--rounds N] [--rows 1,8,64] [--shapes "
 	       "1024x3072,...]\n"
-	       "               [--kernels native|blas] [--cpu-level auto|c|avx2|avx512] "
-	       "[--json]\n");
+	       "               [--format f32|bf16|int8|int4] [--gelu] [--alone]\n"
+	       "               [--kernels native|blas] [--cpu-level auto|c|avx2|avx512|...] "
+	       "[--json]\n"
+	       "--gelu: with GELU on the results; --alone: without OpenBLAS and oneDNN beside\n");
 }
 
 static void parse_arguments(int argc, char **argv, struct settings *s) {
 	static const struct option options[] = { { "threads", 1, NULL, 't' },
 		{ "rounds", 1, NULL, 'n' }, { "rows", 1, NULL, 'r' }, { "shapes", 1, NULL, 's' },
 		{ "kernels", 1, NULL, 'k' }, { "cpu-level", 1, NULL, 'l' },
+		{ "format", 1, NULL, 'f' }, { "gelu", 0, NULL, 'g' }, { "alone", 0, NULL, 'a' },
 		{ "json", 0, NULL, 'j' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		if (c == 't')
@@ -245,7 +264,13 @@ static void parse_arguments(int argc, char **argv, struct settings *s) {
 		else if (c == 'k')
 			s->kernels = optarg;
 		else if (c == 'l' && !cpu_level_parse(optarg, &s->level))
-			fail("cpu levels are auto, c, avx2 and avx512");
+			fail("there is no such cpu level");
+		else if (c == 'f' && (!weight_format_parse(optarg, &s->format) || s->format < 0))
+			fail("formats are f32, bf16, int8 and int4");
+		else if (c == 'g')
+			s->activation = ACTIVATION_GELU;
+		else if (c == 'a')
+			s->alone = true;
 		else if (c == 'j')
 			s->json = true;
 		else if (c == 'h' || c == '?') {
@@ -257,38 +282,64 @@ static void parse_arguments(int argc, char **argv, struct settings *s) {
 		fail("threads and rounds are at least 1, rounds at most 64");
 }
 
+/* Memory for the largest of what is asked for. */
+static void machine_allocate(struct machine *m, const struct settings *s) {
+	size_t weights = 0, widest = 0, rows = 0;
+	for (int i = 0; i < s->n_shapes; i++) {
+		size_t in = (size_t)s->shapes[i].n_in, out = (size_t)s->shapes[i].n_out;
+		weights = in * out > weights ? in * out : weights;
+		widest = in > widest ? in : widest;
+		widest = out > widest ? out : widest;
+	}
+	for (int i = 0; i < s->n_rows; i++)
+		rows = (size_t)s->rows[i] > rows ? (size_t)s->rows[i] : rows;
+	m->weights = allocate(weights);
+	m->x = allocate(rows * widest);
+	m->y = allocate(rows * (widest + PAD));
+	m->bias = allocate(widest);
+	m->memory = arena_create();
+	if (!m->memory)
+		fail("not enough memory");
+	memset(m->memory, 0, ARENA_BYTES);
+}
+
 int main(int argc, char **argv) {
 	char err[256];
 	struct settings s = { .threads = threads_count(""), .rounds = 5, .kernels = "native" };
 	s.level = CPU_LEVEL_AUTO;
-	s.n_rows = parse_list("1,2,4,8,16,32,64,128,512", s.rows, NULL);
+	s.n_rows = parse_list("1,2,4,8,12,16,32,64,128,512", s.rows, NULL);
 	s.n_shapes = parse_list("1024x3072,1024x1024,1024x4096,4096x1024", NULL, s.shapes);
 	parse_arguments(argc, argv, &s);
 	struct machine m = { .own = ops_select(s.kernels, s.level, err, sizeof err) };
 	if (!m.own || !(m.team = team_create(s.threads, err, sizeof err)))
 		fail(err);
-	m.blas = m.own == ops_blas() ? NULL : ops_blas();
-	int widest = 0, most_rows = 0;
-	for (int i = 0; i < s.n_shapes; i++) {
-		widest = s.shapes[i].n_in > widest ? s.shapes[i].n_in : widest;
-		widest = s.shapes[i].n_out > widest ? s.shapes[i].n_out : widest;
-	}
-	for (int i = 0; i < s.n_rows; i++)
-		most_rows = s.rows[i] > most_rows ? s.rows[i] : most_rows;
-	m.arena_floats = (size_t)96 << 20;
-	m.arena = allocate(m.arena_floats);
-	m.x = allocate((size_t)most_rows * (size_t)(widest + PAD));
-	m.y = allocate((size_t)most_rows * (size_t)(widest + PAD));
+	m.level = s.level == CPU_LEVEL_AUTO ? cpu_level_detect() : s.level;
+	machine_allocate(&m, &s);
+	m.rivals[0] = rival_table(m.own, m.team);
+	if (!m.rivals[0])
+		fail("not enough memory");
+	if (!s.alone && m.own != ops_blas() && s.format == WEIGHTS_F32)
+		m.rivals[1] = rival_table(ops_blas(), m.team);
+	if (!s.alone)
+		m.rivals[2] = rival_onednn(s.threads);
 	struct result *results = calloc((size_t)(s.n_shapes * s.n_rows), sizeof *results);
 	if (!results)
 		fail("not enough memory");
-	for (int round = 0; round < s.rounds; round++)
-		run_round(&m, &s, round, results);
+	for (int i = 0; i < s.n_shapes * s.n_rows; i++) {
+		results[i].shape = s.shapes[i / s.n_rows];
+		results[i].rows = s.rows[i % s.n_rows];
+		run_product(&m, &s, &results[i]);
+	}
 	(s.json ? print_json : print_table)(&m, &s, results);
+	for (int r = 0; r < RIVALS; r++)
+		if (m.rivals[r])
+			m.rivals[r]->destroy(m.rivals[r]);
 	team_destroy(m.team);
 	free(results);
-	free(m.arena);
+	free(m.weights);
 	free(m.x);
 	free(m.y);
+	free(m.bias);
+	free(m.memory);
 	return 0;
 }
