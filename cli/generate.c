@@ -14,10 +14,10 @@
 #include "cli/cli.h"
 #include "cli/columns.h"
 #include "cli/depths.h"
-#include "model/threads.h"
 #include "proto/buffer.h"
 #include "server/demo.h"
 #include "server/engine.h"
+#include "server/load_with.h"
 #include "server/memory.h"
 #include "server/resolve.h"
 #include "server/submit.h"
@@ -59,7 +59,8 @@ static const char usage[] =
                 "  --seed S             the same seed gives the same text; default: random, one "
                 "for all depths\n"
                 "  --json               print one JSON object\n"
-                "  --threads N, --kernels NAME, --cpu-level NAME, --kv-bytes N, --config FILE\n"
+                "  --threads N, --kernels NAME, --cpu-level NAME, --weights NAME, --kv NAME,\n"
+                "  --kv-bytes N, --packed-cache MODE, --config FILE\n"
                 "                       as for fathom serve\n";
 
 /* ---- flags ---- */
@@ -93,7 +94,7 @@ static const char **own_flag(struct options *o, const char *name, size_t len) {
 
 static bool is_config_flag(const char *name, size_t len) {
 	static const char *const names[] = { "model", "threads", "kernels", "cpu-level", "kv-bytes",
-		"config" };
+		"weights", "kv", "packed-cache", "config" };
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
 		if (strlen(names[i]) == len && memcmp(names[i], name, len) == 0)
 			return true;
@@ -270,24 +271,20 @@ static bool run_job(struct runner *s, struct job *job, struct error *e) {
 
 static bool open_engine(struct runner *s, char *err, size_t errlen) {
 	char demo[4400];
-	enum cpu_level level;
+	struct load_with with = load_with_of(&s->config);
+	struct model_options options;
 	const char *dir = s->config.model;
 	if (!dir) {
 		if (!demo_find(demo, sizeof demo, err, errlen))
 			return false;
 		dir = demo;
 	}
-	if (!cpu_level_parse(s->config.cpu_level, &level)) {
-		snprintf(err, errlen, "the level \"%s\" is not known", s->config.cpu_level);
+	if (!load_with_read(&with, &options, err, errlen))
 		return false;
-	}
-	const struct ops *ops = ops_select(s->config.kernels, level, err, errlen);
-	int threads = s->config.threads > 0 ? s->config.threads : threads_count("");
-	struct model_options options = { .ops = ops, .threads = threads };
-	struct model *model = ops ? model_open(dir, &options, err, errlen) : NULL;
+	struct model *model = model_open(dir, &options, err, errlen);
 	if (!model)
 		return false;
-	s->team = team_create(threads, err, errlen);
+	s->team = team_create(options.threads, err, errlen);
 	if (!s->team) {
 		model_close(model);
 		return false;

@@ -10,9 +10,9 @@
 #include "model/sample.h"
 
 struct session_options {
-	const char *model;               /* folder */
-	const char *kernels, *cpu_level; /* as for fathom serve */
-	int threads;                     /* 0: all that the process may use */
+	const char *model;                                             /* folder */
+	const char *kernels, *cpu_level, *weights, *kv, *packed_cache; /* as for fathom serve */
+	int threads; /* 0: all that the process may use */
 };
 
 extern const struct session_options session_defaults;
@@ -22,6 +22,7 @@ struct session {
 	struct team *team;
 	struct sampler *sampler;
 	struct workspace *w; /* NULL before session_prepare */
+	enum kv_format kv;
 	int max_rows, max_logit_rows, max_sequences;
 };
 

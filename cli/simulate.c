@@ -19,9 +19,10 @@
 enum { MOST_ARGS = 96, MOST_NAME = 32, MOST_LIST = 64 };
 
 struct options {
-	const char *cost, *model, *load, *policy, *json, *html, *save_trace, *save_requests,
-	                *save_cost, *replicas, *balance, *without, *spikes;
+	const char *cost, *model, *weights, *load, *policy, *json, *html, *save_trace,
+	                *save_requests, *save_cost, *replicas, *balance, *without, *spikes;
 	const char *words[MOST_ARGS]; /* of the load, as given; NULL: not */
+	double max_itl_ms;            /* < 0: not given */
 	double noise, level, misfit, overhead_ms, stale_ms, effort, target, feasible;
 	int max_running, prefill_rows, kv_blocks, queue_requests;
 	int overload_min_depth, overload_max_depth;
@@ -34,9 +35,11 @@ static const char usage[] =
                 "What runs:\n"
                 "  --cost FILE            a server's answer to GET /v1/depths\n"
                 "  --model DIR            or a model folder, measured first\n"
+                "  --weights NAME         of that folder, as for fathom serve\n"
                 "  --save-cost FILE       what was measured, for --cost\n"
                 "  --max-running N        instead of what the server has; so also\n"
-                "  --prefill-rows N, --kv-blocks N, --queue-requests N (256)\n"
+                "  --prefill-rows N, --max-itl-ms MS, --kv-blocks N,\n"
+                "  --queue-requests N (256)\n"
                 "  --overload-min-depth D, --overload-max-depth D\n"
                 "  --level X              steps take X times what the cost model says\n"
                 "  --noise SIGMA          steps take exp(SIGMA x normal) times as long\n"
@@ -95,6 +98,7 @@ static int own_args(struct options *o, struct arg *args) {
 	const struct arg own[] = {
 		{ "cost", ARG_TEXT, &o->cost, 0, 0 },
 		{ "model", ARG_TEXT, &o->model, 0, 0 },
+		{ "weights", ARG_TEXT, &o->weights, 0, 0 },
 		{ "load", ARG_TEXT, &o->load, 0, 0 },
 		{ "policy", ARG_TEXT, &o->policy, 0, 0 },
 		{ "json", ARG_TEXT, &o->json, 0, 0 },
@@ -116,6 +120,7 @@ static int own_args(struct options *o, struct arg *args) {
 		{ "feasible", ARG_NUMBER, &o->feasible, 0.01, 1 },
 		{ "max-running", ARG_INT, &o->max_running, 1, 8192 },
 		{ "prefill-rows", ARG_INT, &o->prefill_rows, 1, 8192 },
+		{ "max-itl-ms", ARG_NUMBER, &o->max_itl_ms, 0, 1e6 },
 		{ "kv-blocks", ARG_INT, &o->kv_blocks, 1, 1e9 },
 		{ "queue-requests", ARG_INT, &o->queue_requests, 1, 1e6 },
 		{ "overload-min-depth", ARG_INT, &o->overload_min_depth, 0, MAX_LAYERS },
@@ -150,6 +155,7 @@ static bool read_options(struct options *o, int argc, char **argv, bool *ret_hel
 		.balance = "two-choices",
 		.effort = 20,
 		.level = 1,
+		.max_itl_ms = -1,
 		.queue_requests = 256,
 		.feasible = 1 };
 	n += load_args(o, names, args + n);
@@ -252,9 +258,10 @@ static bool open_machine(
 	} else {
 		struct config config;
 		bool help;
-		char *flags[] = { (char *)"--model", (char *)o->model }, *none[] = { NULL };
-		char ignored[64];
-		ok = config_load(&config, 2, flags, none, &help, ignored, sizeof ignored, err,
+		char *flags[] = { (char *)"--model", (char *)o->model, (char *)"--weights",
+			(char *)(o->weights ? o->weights : "auto") };
+		char ignored[64], *none[] = { NULL };
+		ok = config_load(&config, 4, flags, none, &help, ignored, sizeof ignored, err,
 		                     errlen)
 		                && sim_machine_measure(machine, &config, err, errlen);
 		config_finish(&config);
@@ -266,6 +273,8 @@ static bool open_machine(
 		machine->limits.sequences = o->max_running;
 	if (o->prefill_rows > 0)
 		machine->limits.prefill_rows = o->prefill_rows;
+	if (o->max_itl_ms >= 0)
+		machine->limits.most_step_ms = o->max_itl_ms;
 	if (o->kv_blocks > 0)
 		machine->kv_blocks = (size_t)o->kv_blocks;
 	return true;

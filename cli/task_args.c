@@ -17,7 +17,8 @@ const char task_usage[] =
                 "  --limit N              only the first N texts\n"
                 "  --batch N              texts at once; 1 gives the time of a text alone\n"
                 "  --pretokenized         words are separated by spaces already\n"
-                "  --threads N, --kernels NAME, --cpu-level NAME   as for fathom serve\n\n"
+                "  --threads N, --kernels NAME, --cpu-level NAME, --weights NAME, --kv NAME,\n"
+                "  --packed-cache MODE    as for fathom serve\n\n"
                 "Language models, as fairseq-eval-lm:\n"
                 "  --tokens-per-sample N  tokens of a block with its context; default 512\n"
                 "  --context-window N     tokens that a block sees before those it scores\n"
@@ -41,6 +42,9 @@ int task_args(struct task_options *o, struct session_options *s, struct arg *arg
 		{ "threads", ARG_INT, &s->threads, 1, 1024 },
 		{ "kernels", ARG_TEXT, &s->kernels, 0, 0 },
 		{ "cpu-level", ARG_TEXT, &s->cpu_level, 0, 0 },
+		{ "weights", ARG_TEXT, &s->weights, 0, 0 },
+		{ "kv", ARG_TEXT, &s->kv, 0, 0 },
+		{ "packed-cache", ARG_TEXT, &s->packed_cache, 0, 0 },
 		{ "tokens-per-sample", ARG_INT, &o->tokens_per_sample, 1, 1 << 20 },
 		{ "context-window", ARG_INT, &o->context_window, 0, 1 << 20 },
 		{ "sample-break-mode", ARG_TEXT, &o->sample_break_mode, 0, 0 },

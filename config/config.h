@@ -35,6 +35,10 @@ struct config {
 	char kernels[16];         /* auto | native | blas */
 	char cpu_level[16];       /* auto | c | avx2 | avx512 */
 	int threads;              /* 0: from affinity mask and cgroup quota */
+	char weights[16];         /* auto | f32 | bf16 | int8 | int4 */
+	char kv[16];              /* auto | f32 | bf16 */
+	char packed_cache[16];    /* auto | read | off */
+	bool verify;              /* hash the packed file before it is used */
 	int64_t kv_bytes;         /* 0: a quarter of the memory left after the weights */
 	int max_rows;             /* rows of a step */
 	int prefill_rows;         /* most prompt rows in a step that also decodes */

@@ -48,6 +48,17 @@ const struct option option_table[] = {
 	                "compute threads; 0: physical cores in the affinity mask, at most the "
 	                "cgroup's "
 	                "CPU quota"),
+	WORD(model, "weights", weights, "auto", "auto|f32|bf16|int8|int4",
+	                "how the matrices of layers and vocabulary are kept; auto: as the checkpoint "
+	                "has them (f16 becomes f32)"),
+	WORD(model, "kv", kv, "auto", "auto|f32|bf16",
+	                "how cached keys and values are kept; auto: f32 with f32 weights, else bf16"),
+	WORD(model, "packed-cache", packed_cache, "auto", "auto|read|off",
+	                "packed weights and measured costs kept in the model folder, which make the "
+	                "next start quick; auto: used, and written where the folder can be written; "
+	                "read: used only"),
+	FLAG(model, "verify", verify, "false",
+	                "hash all of the packed weights before they are used"),
 	BYTES(model, "kv-bytes", kv_bytes, "0", 0, INT64_C(1) << 50,
 	                "size limit of the KV pool; 0: a quarter of the memory left after the "
 	                "weights"),

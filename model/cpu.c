@@ -45,6 +45,18 @@ const char *weight_format_name(enum weight_format format) {
 	return format == WEIGHTS_AUTO ? "auto" : format_names[format];
 }
 
+bool kv_format_parse(const char *name, enum kv_format *ret_format) {
+	enum weight_format format;
+	if (!weight_format_parse(name, &format) || format > WEIGHTS_BF16)
+		return false;
+	*ret_format = format == WEIGHTS_AUTO ? KV_AUTO : format == WEIGHTS_F32 ? KV_F32 : KV_BF16;
+	return true;
+}
+
+const char *kv_format_name(enum kv_format format) {
+	return format == KV_AUTO ? "auto" : format == KV_F32 ? "f32" : "bf16";
+}
+
 bool ops_float_env_ok(void) {
 	volatile float smallest_normal = 0x1p-126f, denormal = 0x1p-127f, one = 1.0f;
 	volatile float quarter_step = 0x1p-25f, most_of_a_step = 0x1.8p-24f;

@@ -288,6 +288,12 @@ const char *model_arithmetic(const struct model *model) {
 	return model->ops->formats[model->weights.format].arithmetic;
 }
 
+enum kv_format model_kv_format(const struct model *model, enum kv_format wanted) {
+	if (wanted != KV_AUTO)
+		return wanted;
+	return model->weights.format == WEIGHTS_F32 ? KV_F32 : KV_BF16;
+}
+
 enum stack model_main_stack(const struct model *model) {
 	return model->facts.stack[STACK_DECODER].layers > 0 ? STACK_DECODER : STACK_ENCODER;
 }

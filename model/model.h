@@ -114,6 +114,9 @@ bool model_keep_packed(const struct model *model, const char *dir, char *err, si
 /* One sentence on the arithmetic of the model's products. */
 const char *model_arithmetic(const struct model *model);
 
+/* What AUTO stands for. */
+enum kv_format model_kv_format(const struct model *model, enum kv_format wanted);
+
 /* The stack that a single depth speaks of: the decoder, else the encoder. */
 enum stack model_main_stack(const struct model *model);
 /* Number of layers of that stack. */

@@ -223,6 +223,9 @@ const char *cpu_level_name(enum cpu_level level);
 /* "auto", "f32", "bf16", "int8", "int4"; false if unknown. */
 bool weight_format_parse(const char *name, enum weight_format *ret_format);
 const char *weight_format_name(enum weight_format format);
+/* "auto", "f32", "bf16"; false if unknown. */
+bool kv_format_parse(const char *name, enum kv_format *ret_format);
+const char *kv_format_name(enum kv_format format);
 
 /*
  * Chooses a table. `kernels` is "auto", "native" or "blas". A level above what the machine has is

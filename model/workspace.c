@@ -177,13 +177,6 @@ static bool sequences_init(struct workspace *w) {
 	return true;
 }
 
-/* What AUTO stands for. */
-static enum kv_format kv_format_of(const struct model *model, enum kv_format wanted) {
-	if (wanted != KV_AUTO)
-		return wanted;
-	return model->weights.format == WEIGHTS_F32 ? KV_F32 : KV_BF16;
-}
-
 struct workspace *workspace_create(const struct model *model,
                 const struct workspace_options *options, char *err, size_t errlen) {
 	assert(options->team && options->max_rows >= 1 && options->max_logit_rows >= 1
@@ -199,7 +192,7 @@ struct workspace *workspace_create(const struct model *model,
 	w->max_rows = options->max_rows;
 	w->max_logit_rows = options->max_logit_rows;
 	w->max_sequences = options->max_sequences;
-	w->kv_format = kv_format_of(model, options->kv);
+	w->kv_format = model_kv_format(model, options->kv);
 
 	const struct stack_facts *facts = stack_facts(w, STACK_DECODER);
 	if (facts->layers > 0

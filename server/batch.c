@@ -9,6 +9,7 @@
 
 #include "server/batch_parts.h"
 #include "server/clock.h"
+#include "server/memory.h"
 
 enum { MOST_LOGIT_ROWS = 64 };
 
@@ -75,6 +76,7 @@ struct batch *batch_create(const struct model *model, const struct batch_options
 		.max_logit_rows = b->max_logit_rows,
 		.max_sequences = b->limits.sequences,
 		.kv_bytes = options->kv_bytes,
+		.kv = memory_kv_format(options->config, model),
 	};
 	b->workspace = workspace_create(model, &workspace, err, errlen);
 	if (b->workspace) {

@@ -14,6 +14,12 @@
 
 enum { KV_LEAST = 16, KV_UNKNOWN = 256 }; /* MiB */
 
+enum kv_format memory_kv_format(const struct config *config, const struct model *model) {
+	enum kv_format format = KV_AUTO;
+	kv_format_parse(config->kv, &format); /* the table of options has checked it */
+	return model_kv_format(model, format);
+}
+
 size_t memory_kv_bytes(const struct config *config, const struct model *model, size_t taken) {
 	size_t limit = threads_memory_limit("");
 	size_t bytes = limit == 0 ? KV_UNKNOWN * MIB : limit > taken ? (limit - taken) / 4 : 0;
@@ -21,7 +27,8 @@ size_t memory_kv_bytes(const struct config *config, const struct model *model, s
 		return (size_t)config->kv_bytes;
 	const struct stack_facts *stack = &model->facts.stack[STACK_DECODER];
 	size_t tiles = ((size_t)model->facts.context + KV_TILE - 1) / KV_TILE;
-	size_t block = (size_t)stack->dim * KV_TILE * 2 * sizeof(float);
+	size_t block = kv_block_bytes(
+	                memory_kv_format(config, model), stack->heads, stack->head_dim);
 	size_t most = tiles * block * (size_t)stack->layers * (size_t)config->max_running;
 	bytes = bytes > most ? most : bytes;
 	return bytes < KV_LEAST * MIB ? KV_LEAST * MIB : bytes;

@@ -15,6 +15,9 @@
  */
 size_t memory_kv_bytes(const struct config *config, const struct model *model, size_t taken);
 
+/* The format of cached keys and values that the configuration stands for. */
+enum kv_format memory_kv_format(const struct config *config, const struct model *model);
+
 /*
  * Whether the folder's weights fit beside what the process holds now. `expansion` is the bytes in
  * memory for each byte of a weight file, as the running model has it. False with one sentence.

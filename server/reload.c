@@ -30,7 +30,7 @@ struct loading {
 /* On the loader's thread. */
 static void load(struct task *task) {
 	struct loading *l = (struct loading *)task;
-	struct model_options options = { .ops = l->server->ops, .threads = l->server->threads };
+	struct model_options options = l->server->loads_with;
 	if (l->expansion > 0 && !memory_fits(l->dir, l->expansion, l->failure, sizeof l->failure))
 		return;
 	l->file_bytes = memory_weight_files(l->dir);

@@ -12,6 +12,7 @@
 
 #include "model/threads.h"
 #include "server/call.h"
+#include "server/load_with.h"
 #include "server/clock.h"
 #include "server/demo.h"
 #include "server/listen.h"
@@ -101,15 +102,11 @@ static void on_first_model(void *arg, const char *failure) {
 
 static bool choose_kernels(struct server *server, char *err, size_t errlen) {
 	const struct config *config = server->config;
-	enum cpu_level level;
-	if (!cpu_level_parse(config->cpu_level, &level)) {
-		snprintf(err, errlen, "The level \"%s\" is not known.", config->cpu_level);
+	struct load_with with = load_with_of(config);
+	if (!load_with_read(&with, &server->loads_with, err, errlen))
 		return false;
-	}
-	server->ops = ops_select(config->kernels, level, err, errlen);
-	if (!server->ops)
-		return false;
-	server->threads = config->threads > 0 ? config->threads : threads_count("");
+	server->ops = server->loads_with.ops;
+	server->threads = server->loads_with.threads;
 	log_event(LOG_INFO, "compute", { "kernels", LOG_STR(server->ops->name) },
 	                { "threads", LOG_INT(server->threads) },
 	                { "cpu_quota", LOG_F64(threads_cpu_quota("")) },

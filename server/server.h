@@ -67,6 +67,7 @@ struct server {
 	struct turn *turn;
 	const struct ops *ops;
 	int threads;
+	struct model_options loads_with;
 	double expansion; /* bytes in memory for each byte of the weight files; 0: none loaded */
 	int64_t loaded;   /* when the current model was put in service, seconds since the epoch */
 

@@ -6,6 +6,7 @@
 #include "bench/simulator/machine.h"
 #include "model/threads.h"
 #include "server/batch.h"
+#include "server/load_with.h"
 #include "server/memory.h"
 #include "server/warmup.h"
 
@@ -47,14 +48,10 @@ static bool measure(struct sim_machine *machine, const struct config *config, st
 
 static bool open_model(struct sim_machine *machine, const struct config *config, int threads,
                 char *err, size_t errlen) {
-	enum cpu_level level;
-	if (!cpu_level_parse(config->cpu_level, &level)) {
-		snprintf(err, errlen, "the level \"%s\" is not known", config->cpu_level);
-		return false;
-	}
-	struct model_options options = { .threads = threads };
-	options.ops = ops_select(config->kernels, level, err, errlen);
-	if (options.ops)
+	struct load_with with = load_with_of(config);
+	struct model_options options;
+	with.threads = threads;
+	if (load_with_read(&with, &options, err, errlen))
 		machine->model = model_open(config->model, &options, err, errlen);
 	machine->opened = machine->model;
 	return machine->model;
