@@ -93,7 +93,7 @@ struct model_options {
 	const struct ops *ops;
 	enum weight_format weights; /* how matrices are kept; AUTO: as the checkpoint has them */
 	int threads;                /* for packing */
-	bool without_weights; /* facts, tokenizers and what was measured only; nothing can run */
+	bool without_weights;   /* facts, tokenizers and what was measured only; nothing can run */
 	enum packed_use packed; /* the packed file beside the checkpoint */
 	/* Called on the caller's thread now and then while packing; may be NULL. */
 	void (*progress)(void *arg, double share);
@@ -153,8 +153,8 @@ struct workspace_options {
 	int max_sequences;
 	size_t kv_bytes;   /* size limit of the KV pool */
 	enum kv_format kv; /* AUTO: f32 with f32 weights, else bf16 */
-	/* Most blocks that the prefix cache may hold; 0, or a decoder with sources: there is none. */
-	size_t prefix_blocks;
+	/* Most of the pool that the prefix cache may hold; 0, or a decoder with sources: none. */
+	int prefix_percent;
 };
 
 struct row {

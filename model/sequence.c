@@ -57,6 +57,7 @@ static struct sequence *claim(
 	s->source_tokens = source_tokens;
 	s->source_blocks = (source_tokens + KV_TILE - 1) / KV_TILE;
 	s->source_done = false;
+	s->narrowed = false;
 	return s;
 }
 
@@ -71,6 +72,35 @@ struct sequence *sequence_open_source(
 	if (!w->unused || !kv_promise(&w->kv, needed))
 		return NULL;
 	return claim(w, subnet, tokens, source_tokens);
+}
+
+struct sequence *sequence_open_cached(struct workspace *w, const struct subnet *subnet, int tokens,
+                const struct prefix_scope *scope, const int32_t *prompt, int n) {
+	struct prefix_path path = { NULL, 0, 0 };
+	if (w->prefix)
+		prefix_lookup(w->prefix, &subnet->stack[STACK_DECODER], scope, prompt, n - 1,
+		                &path);
+	size_t held = workspace_blocks_needed(w, subnet, path.tiles * KV_TILE);
+	size_t needed = workspace_blocks_needed(w, subnet, tokens) - held;
+	/* What was idle is in use from now on. */
+	if (!w->unused || needed + path.idle > kv_available(&w->kv))
+		return NULL;
+	struct sequence *s = claim(w, subnet, tokens, 0);
+	if (path.tiles > 0)
+		prefix_take(w->prefix, &path, s->table, (size_t)w->table_stride);
+	s->blocks = path.tiles;
+	s->length = path.tiles * KV_TILE;
+	bool promised = kv_promise(&w->kv, needed);
+	assert(promised);
+	(void)promised;
+	return s;
+}
+
+void sequence_remember(struct workspace *w, const struct sequence *s,
+                const struct prefix_scope *scope, const struct prefix_text *text) {
+	assert(s->open && text->n + text->n_more <= s->length);
+	if (w->prefix && !s->narrowed && s->source_tokens == 0)
+		prefix_enter(w->prefix, plan_of(s), scope, text, s->table, (size_t)w->table_stride);
 }
 
 static void share_source(struct workspace *w, const struct sequence *s, struct sequence *fork) {
@@ -96,6 +126,7 @@ struct sequence *sequence_fork(struct workspace *w, const struct sequence *s, in
 	struct sequence *fork = claim(w, &s->subnet, tokens, s->source_tokens);
 	share_source(w, s, fork);
 	fork->length = s->length;
+	fork->narrowed = s->narrowed;
 	fork->blocks = full + partial;
 	for (int r = 0; r < depth; r++) {
 		void **from = rank_table(w, s, r), **to = rank_table(w, fork, r);
@@ -160,6 +191,7 @@ bool sequence_narrow(struct workspace *w, struct sequence *s, const struct subne
 			release_rank(w, s, r);
 		}
 	}
+	s->narrowed = s->narrowed || new->depth < old->depth;
 	s->subnet = *nested;
 	return true;
 }

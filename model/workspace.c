@@ -177,6 +177,17 @@ static bool sequences_init(struct workspace *w) {
 	return true;
 }
 
+/* A source's keys and values are not a matter of tokens alone: no prefix is shared behind one. */
+static bool prefix_init(struct workspace *w, int percent) {
+	const struct stack_facts *facts = stack_facts(w, STACK_DECODER);
+	size_t most_blocks = w->kv.total / 100 * (size_t)percent
+	                + w->kv.total % 100 * (size_t)percent / 100;
+	if (most_blocks == 0 || facts->layers == 0 || facts->cross)
+		return true;
+	w->prefix = prefix_create(&w->kv, most_blocks);
+	return w->prefix;
+}
+
 struct workspace *workspace_create(const struct model *model,
                 const struct workspace_options *options, char *err, size_t errlen) {
 	assert(options->team && options->max_rows >= 1 && options->max_logit_rows >= 1
@@ -202,8 +213,8 @@ struct workspace *workspace_create(const struct model *model,
 		workspace_destroy(w);
 		return NULL;
 	}
-	if (!scratch_init(w) || !tiles_init(w) || !adaptive_init(w) || !step_init(w)
-	                || !sequences_init(w)) {
+	if (!prefix_init(w, options->prefix_percent) || !scratch_init(w) || !tiles_init(w)
+	                || !adaptive_init(w) || !step_init(w) || !sequences_init(w)) {
 		snprintf(err, errlen,
 		                "not enough memory for a workspace of %d rows, %d rows of logits "
 		                "and "
@@ -218,6 +229,7 @@ struct workspace *workspace_create(const struct model *model,
 void workspace_destroy(struct workspace *w) {
 	if (!w)
 		return;
+	prefix_destroy(w->prefix);
 	kv_finish(&w->kv);
 	free(w->x);
 	free(w->scratch.packed);
@@ -276,4 +288,8 @@ size_t workspace_blocks_used(const struct workspace *w) {
 
 size_t workspace_block_bytes(const struct workspace *w) {
 	return w->kv.block_bytes;
+}
+
+struct prefix *workspace_prefix(const struct workspace *w) {
+	return w->prefix;
 }

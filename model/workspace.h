@@ -10,19 +10,21 @@
 #include "model/block.h"
 #include "model/kv.h"
 #include "model/model.h"
+#include "model/prefix.h"
 #include "model/softmax.h"
 
 struct sequence {
 	struct subnet subnet;
-	int tokens;    /* at most */
-	int length;    /* positions that have been through a step */
-	int capacity;  /* blocks a kept layer may need: tokens / KV_TILE, rounded up */
-	int blocks;    /* blocks each kept layer holds; capacity - blocks more are promised */
-	void **table;  /* block t of the layer of rank r: table[r * workspace::table_stride + t] */
-	int source_tokens; /* 0: no source */
-	bool source_done;  /* the source has been through a step */
-	int source_blocks; /* that a kept decoder layer holds for it, or is promised until then */
-	void **source_table;  /* as `table`, with workspace::source_stride */
+	int tokens;   /* at most */
+	int length;   /* positions that have been through a step */
+	int capacity; /* blocks a kept layer may need: tokens / KV_TILE, rounded up */
+	int blocks;   /* blocks each kept layer holds; capacity - blocks more are promised */
+	void **table; /* block t of the layer of rank r: table[r * workspace::table_stride + t] */
+	int source_tokens;   /* 0: no source */
+	bool source_done;    /* the source has been through a step */
+	int source_blocks;   /* that a kept decoder layer holds for it, or is promised until then */
+	void **source_table; /* as `table`, with workspace::source_stride */
+	bool narrowed; /* its past ran at a deeper plan: a text at this plan would be another */
 	bool open;
 	struct sequence *next; /* workspace::unused */
 };
@@ -31,9 +33,9 @@ struct sequence {
 struct run {
 	struct sequence *sequence;
 	enum stack stack;
-	int first, count;    /* rows */
-	int position;        /* of the first row */
-	void *const *tiles;  /* of an encoder run: keys and values of the layer in progress */
+	int first, count;   /* rows */
+	int position;       /* of the first row */
+	void *const *tiles; /* of an encoder run: keys and values of the layer in progress */
 };
 
 /* What a step does to the rows of some layer. */
@@ -77,6 +79,7 @@ struct workspace {
 
 	struct kv_pool kv;          /* of the decoder; empty if there is none */
 	enum kv_format kv_format;   /* of its blocks */
+	struct prefix *prefix;      /* of its blocks; NULL: none */
 	struct sequence *sequences; /* [max_sequences] */
 	struct sequence *unused;    /* list */
 	void **tables;              /* [max_sequences][decoder layers][table_stride] */
@@ -85,7 +88,7 @@ struct workspace {
 	int source_stride;
 
 	/* Keys and values of the encoder layer in progress: KV_TILE tokens of one text in a tile. */
-	float *source_kv; /* f32, whatever kv_format is: it lives for one layer */
+	float *source_kv;    /* f32, whatever kv_format is: it lives for one layer */
 	void **source_tiles; /* [n_source_tiles] their addresses */
 	int n_source_tiles;
 
