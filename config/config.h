@@ -42,7 +42,10 @@ struct config {
 	int64_t kv_bytes;         /* 0: a quarter of the memory left after the weights */
 	int max_rows;             /* rows of a step */
 	int prefill_rows;         /* most prompt rows in a step that also decodes */
+	int max_itl_ms;           /* of a step that continues answers; 0: no bound */
 	int max_running;          /* sequences at once */
+	int prefix_cache; /* most of the KV pool that cached prompts may hold, percent; 0: none */
+	char prefix_cache_scope[16]; /* key | shared */
 
 	/* depth */
 	char default_depth[64]; /* "full", a number or a tier */

@@ -49,13 +49,17 @@ const struct option option_table[] = {
 	                "cgroup's "
 	                "CPU quota"),
 	WORD(model, "weights", weights, "auto", "auto|f32|bf16|int8|int4",
-	                "how the matrices of layers and vocabulary are kept; auto: as the checkpoint "
+	                "how the matrices of layers and vocabulary are kept; auto: as the "
+	                "checkpoint "
 	                "has them (f16 becomes f32)"),
 	WORD(model, "kv", kv, "auto", "auto|f32|bf16",
-	                "how cached keys and values are kept; auto: f32 with f32 weights, else bf16"),
+	                "how cached keys and values are kept; auto: f32 with f32 weights, else "
+	                "bf16"),
 	WORD(model, "packed-cache", packed_cache, "auto", "auto|read|off",
-	                "packed weights and measured costs kept in the model folder, which make the "
-	                "next start quick; auto: used, and written where the folder can be written; "
+	                "packed weights and measured costs kept in the model folder, which make "
+	                "the "
+	                "next start quick; auto: used, and written where the folder can be "
+	                "written; "
 	                "read: used only"),
 	FLAG(model, "verify", verify, "false",
 	                "hash all of the packed weights before they are used"),
@@ -65,6 +69,16 @@ const struct option option_table[] = {
 	INT(model, "max-rows", max_rows, "512", 1, 8192, "most tokens in one step"),
 	INT(model, "prefill-rows", prefill_rows, "128", 1, 8192,
 	                "most prompt tokens in a step that also continues running answers"),
+	MS(model, "max-itl", max_itl_ms, "100ms", 0, 600000,
+	                "longest time between two tokens of a running answer that prompts may "
+	                "cause: while answers run, steps take only as many prompt tokens as fit; "
+	                "0: no bound"),
+	INT(model, "prefix-cache", prefix_cache, "50", 0, 100,
+	                "share of the KV pool, in percent, that may keep the beginnings of earlier "
+	                "prompts and answers, while nothing else needs it; 0: none"),
+	WORD(model, "prefix-cache-scope", prefix_cache_scope, "key", "key|shared",
+	                "whose prompts are served from it: those of the same API key, or of all "
+	                "(then response times tell a client whether another has sent the same)"),
 	INT(model, "max-running", max_running, "64", 1, 4096, "most sequences that run at once"),
 
 	WORD(depth, "default-depth", default_depth, "full", NULL,

@@ -49,6 +49,7 @@ const struct field request_fields[] = {
 	{ "priority", FIELD_INT, ON_MODEL, AT(priority), -FREE, FREE, .own = true,
 	                .read = read_priority },
 	{ "cache_prompt", FIELD_BOOL, ON_MODEL, AT(cache_prompt), .own = true },
+	{ "cache_salt", FIELD_CUSTOM, ON_MODEL, .own = true, .read = read_cache_salt },
 	{ "speculative", FIELD_CUSTOM, ON_GENERATION, .own = true, .read = read_speculative },
 
 	/* Generation, as OpenAI and vLLM name it. */

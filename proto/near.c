@@ -51,6 +51,7 @@ static const struct {
 	{ "onbudgetmiss", "on_miss" },
 	{ "expectedlength", "expected_tokens" },
 	{ "useprefixcache", "cache_prompt" },
+	{ "promptcache", "cache_prompt" },
 	{ "speculativedecoding", "speculative" },
 	{ "drafttokens", "speculative" },
 	{ "draftdepth", "speculative" },

@@ -38,6 +38,7 @@ bool read_depth(struct reader *r, const struct field *f, const json_t *value);
 bool read_layers(struct reader *r, const struct field *f, const json_t *value);
 bool read_min_depth(struct reader *r, const struct field *f, const json_t *value);
 bool read_max_depth(struct reader *r, const struct field *f, const json_t *value);
+bool read_cache_salt(struct reader *r, const struct field *f, const json_t *value);
 bool read_priority(struct reader *r, const struct field *f, const json_t *value);
 bool read_prompt(struct reader *r, const struct field *f, const json_t *value);
 bool read_source(struct reader *r, const struct field *f, const json_t *value);

@@ -251,6 +251,15 @@ bool read_max_tokens(struct reader *r, const struct field *f, const json_t *valu
 	return true;
 }
 
+bool read_cache_salt(struct reader *r, const struct field *f, const json_t *value) {
+	size_t len = json_is_string(value) ? json_string_length(value) : 0;
+	const char *text = json_string_value(value);
+	if (len < 1 || len > REQUEST_SALT || strlen(text) != len)
+		return reader_wrong(r, f, f->name, "a string of 1 to 128 bytes", value);
+	r->request->cache_salt = arena_copy(r->arena, text, len);
+	return r->request->cache_salt || reader_no_memory(r);
+}
+
 bool read_priority(struct reader *r, const struct field *f, const json_t *value) {
 	int64_t priority;
 	if (!reader_int64(value, &priority))

@@ -88,6 +88,8 @@ struct opt_i64 {
 	int64_t value;
 };
 
+enum { REQUEST_SALT = 128 };
+
 struct request {
 	enum request_kind kind;
 	char *model; /* NULL: not given */
@@ -117,6 +119,7 @@ struct request {
 	int priority;
 	bool priority_set;
 	bool cache_prompt;
+	const char *cache_salt; /* 1 to REQUEST_SALT bytes; NULL: none */
 
 	/* generation */
 	struct opt_i64 max_tokens; /* max_tokens or max_completion_tokens */

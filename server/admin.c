@@ -66,6 +66,7 @@ static void add_gauges(const struct generation *generation, struct metrics_gauge
 	g->running += s.running;
 	g->waiting += s.waiting;
 	g->queue_tokens += s.queue_tokens;
+	g->prefix_blocks += (int64_t)s.prefix_blocks;
 	*blocks += s.kv_total;
 	*reserved += s.kv_reserved;
 	if (s.predicted_wait_ms * 1e-3 > g->predicted_wait_seconds)

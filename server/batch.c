@@ -29,6 +29,7 @@ static void set_limits(struct batch *b, const struct config *config) {
 	struct cost_limits *limits = &b->limits;
 	limits->max_rows = config->max_rows;
 	limits->prefill_rows = config->prefill_rows;
+	limits->most_step_ms = config->max_itl_ms;
 	/* Each sequence may need a row of every step. */
 	limits->sequences = least(config->max_running, config->max_rows);
 	b->max_logit_rows = least(MOST_LOGIT_ROWS, config->max_rows);
@@ -77,7 +78,9 @@ struct batch *batch_create(const struct model *model, const struct batch_options
 		.max_sequences = b->limits.sequences,
 		.kv_bytes = options->kv_bytes,
 		.kv = memory_kv_format(options->config, model),
+		.prefix_percent = options->config->prefix_cache,
 	};
+	b->shared_prefixes = strcmp(options->config->prefix_cache_scope, "shared") == 0;
 	b->workspace = workspace_create(model, &workspace, err, errlen);
 	if (b->workspace) {
 		int vocab = greatest(model->facts.vocab, 1); /* an encoder without that head */

@@ -13,6 +13,7 @@
 #define FATHOM_SERVER_BATCH_H
 
 #include "config/config.h"
+#include "model/prefix.h"
 #include "server/cost.h"
 #include "server/metrics.h"
 #include "server/ticket.h"
@@ -43,6 +44,11 @@ int batch_sequences(const struct batch *b); /* open, and kept free for forks */
 /* Whether the next group of `t` fits now at `subnet`; always false if all its groups have begun. */
 bool batch_fits(const struct batch *b, const struct ticket *t, const struct subnet *subnet);
 bool batch_has_more(const struct ticket *t);
+
+/* Whose prompts a job's may be served from: its key's, or everybody's; apart by its salt. */
+struct prefix_scope batch_scope(const struct job *job, bool shared);
+/* Tokens of its prompts that the prefix cache holds at `subnet` and that need not run. */
+int batch_cached(const struct batch *b, const struct job *job, const struct subnet *subnet);
 
 /* A waiting ticket joins at t->subnet with its first group, which must fit. */
 void batch_join(struct batch *b, struct ticket *t, int64_t now_ns);

@@ -120,6 +120,7 @@ static void begin_choices(struct batch *b, struct ticket *t, int prompt, const f
 	bool taken = false;
 
 	p->scored = true; /* its scores precede this row in the list */
+	batch_remember(b, t, prompt, base, NULL, 0);
 	batch_release_group(b, p);
 	for (int i = first; i < first + p->group && !t->failed; i++) {
 		draw(b, t, i, logits);

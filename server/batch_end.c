@@ -10,6 +10,7 @@ void batch_end_choice(struct batch *b, struct ticket *t, int choice, enum finish
 	struct choice_progress *progress = &t->progress[choice];
 	if (progress->finish != FINISH_NONE)
 		return;
+	batch_remember_choice(b, t, choice);
 	batch_close(b, &c->sequence);
 	if (detokenise_end(&c->text, b->scratch)) {
 		int *stop = &t->job->choices[choice].stop_index;
@@ -30,8 +31,10 @@ static double ms_between(int64_t from_ns, int64_t to_ns) {
 
 void batch_end(struct batch *b, struct ticket *t, const struct error *error) {
 	struct job_times *times = &t->report.times;
-	for (int i = 0; i < t->job->n_choices; i++)
+	for (int i = 0; i < t->job->n_choices; i++) {
+		batch_remember_choice(b, t, i);
 		batch_close(b, &t->choices[i].sequence);
+	}
 	for (int i = 0; i < t->job->n_prompts; i++) {
 		batch_close_search(b, &t->prompts[i]);
 		batch_release_group(b, &t->prompts[i]);

@@ -94,13 +94,11 @@ void batch_begin_group(struct batch *b, struct ticket *t) {
 	assert(prompt >= 0);
 	struct run_prompt *p = &t->prompts[prompt];
 	struct need need = next_need(b, t, &t->subnet, prompt);
-	p->sequence = sequence_open_source(b->workspace, &t->subnet,
-	                ticket_sequence_tokens(t->job, prompt),
-	                ticket_source_tokens(t->job, prompt));
+	p->sequence = batch_open(b, t, prompt);
 	assert(p->sequence);
 	b->sequences++;
 	p->source_fed = false;
-	p->fed = 0;
+	p->fed = sequence_length(p->sequence);
 	p->group = need.count;
 	p->begun += need.count;
 	p->reserved_blocks = need.fork_blocks;

@@ -2,6 +2,7 @@
 /*
  * Between the files of the batch:
  *	batch.c        what runs: joining, leaving, a step from end to end
+ *	batch_cache.c  what is taken from the prefix cache, and what enters it
  *	batch_group.c  groups and the blocks and places that they need
  *	batch_form.c   the rows of a step: answers, sources, prompts
  *	batch_text.c   texts for an encoder alone: whose turn it is, rows, results
@@ -45,6 +46,7 @@ struct batch {
 	struct workspace *workspace;
 	struct sampler *sampler;
 	struct metrics *metrics;
+	bool shared_prefixes; /* among keys */
 	struct cost_limits limits;
 	int max_logit_rows;
 
@@ -74,6 +76,17 @@ struct batch {
 	double *pool;             /* [dim of the encoder] */
 	char *scratch;            /* for detokenise_add */
 };
+
+/* ---- batch_cache.c ---- */
+
+/* The first sequence of a prompt's next group, whose blocks must be free; with a past if the prefix
+ * cache holds one. */
+struct sequence *batch_open(struct batch *b, struct ticket *t, int prompt);
+/* A sequence (may be NULL) holds the prompt and answer[0..n): their whole tiles enter the cache. */
+void batch_remember(struct batch *b, const struct ticket *t, int prompt, const struct sequence *s,
+                const int32_t *answer, int n);
+/* The same with what a running choice has got so far. */
+void batch_remember_choice(struct batch *b, const struct ticket *t, int choice);
 
 /* ---- batch_group.c ---- */
 

@@ -84,7 +84,8 @@ int64_t compose_prompt_tokens(const struct job *job) {
 }
 
 void compose_usage(const struct job *job, struct answer_usage *ret_usage) {
-	*ret_usage = (struct answer_usage){ .prompt_tokens = compose_prompt_tokens(job) };
+	*ret_usage = (struct answer_usage){ .prompt_tokens = compose_prompt_tokens(job),
+		.cached_tokens = job->cached_tokens };
 	for (int i = 0; i < job->n_choices; i++)
 		ret_usage->completion_tokens += job->choices[i].published.n_tokens;
 }

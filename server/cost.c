@@ -42,6 +42,9 @@ double cost_step_ms(const struct cost_model *cost, const struct cost_step *step)
 
 /* ---- a whole request ---- */
 
+#define LEAST_TAIL 1.1
+#define MOST_TAIL 1.6
+
 /* What a request adds to a step. */
 struct share {
 	int rows, source_rows; /* of the decoder and of the encoder */
@@ -84,6 +87,37 @@ static int greater(int a, int b) {
 	return a > b ? a : b;
 }
 
+/* Half of the steps with prompts err by less than p50; only one in twenty by more than this. */
+static double tail_of(const struct cost_model *cost) {
+	double tail = 1 + cost->step_error[COST_MIXED].p95;
+	return tail < LEAST_TAIL ? LEAST_TAIL : tail > MOST_TAIL ? MOST_TAIL : tail;
+}
+
+int cost_prompt_rows(const struct cost_model *cost, const struct cost_limits *limits,
+                const struct cost_load *load, const struct subnet *subnet, double keys, int rows) {
+	if (!cost->fitted || limits->most_step_ms <= 0 || load->decode_rows == 0)
+		return rows;
+	double times = fmax(cost_known(cost->pace), cost_known(cost->mean_ratio));
+	struct share none = { 0 };
+	double alone = times * shared_step(cost, load, subnet, &none);
+	double most = fmax(limits->most_step_ms / tail_of(cost), (1 + COST_LEAST_SHARE) * alone);
+	/* The most multiples of the fewest rows that are within. */
+	int low = 1, high = rows / COST_LEAST_ROWS + 1;
+	while (high - low > 1) {
+		int middle = (low + high) / 2, n = middle * COST_LEAST_ROWS;
+		struct share share = {
+			.rows = n, .logit_rows = 1, .chunk_attended = n * keys / 1024
+		};
+		if (times * shared_step(cost, load, subnet, &share) <= most)
+			low = middle;
+		else
+			high = middle;
+	}
+	if (high > rows / COST_LEAST_ROWS)
+		return rows; /* what is left of a multiple, too */
+	return low * COST_LEAST_ROWS < rows ? low * COST_LEAST_ROWS : rows;
+}
+
 /* Milliseconds until the prompt and source tokens that go before have run. */
 static double pending_ms(const struct cost_model *cost, const struct cost_load *load,
                 const struct subnet *subnet, int chunk) {
@@ -121,21 +155,29 @@ static int source_steps(const struct cost_limits *limits, const struct cost_work
 	return steps;
 }
 
+/* What a row of a prompt sees on average: all that is cached and half of the rest. Prompts are taken
+ * as equally long, and as equally cached. */
+static double keys_seen(const struct cost_work *work) {
+	double cached = work->prompt_tokens > 0
+	                ? (double)work->cached_tokens / work->prompt_tokens * work->longest_prompt
+	                : 0;
+	return 0.5 * (work->longest_prompt + 1 + cached) + work->longest_source;
+}
+
 /* Sources and prompts, up to and with the step that gives the first tokens. A source's first
  * decoder row runs in the step of its encoder rows. */
 static double prompt_ms(const struct cost_model *cost, const struct cost_limits *limits,
                 const struct cost_load *load, const struct cost_work *work, int chunk) {
-	int tokens = work->prompt_tokens + work->source_tokens;
+	int rows = work->prompt_tokens - work->cached_tokens, tokens = rows + work->source_tokens;
 	if (tokens <= 0)
 		return 0;
 	int steps = greater(ceil_div(tokens, greater(chunk, work->longest_source)),
 	                source_steps(limits, work, chunk));
-	struct share share = { .rows = ceil_div(work->prompt_tokens, steps),
+	struct share share = { .rows = ceil_div(rows, steps),
 		.source_rows = ceil_div(work->source_tokens, steps),
 		.class_rows = ceil_div(work->class_rows, steps),
 		.source_attended = work->source_attended / steps };
-	/* A row sees half of its prompt on average; prompts are taken as equally long. */
-	double keys = 0.5 * (work->longest_prompt + 1) + work->longest_source;
+	double keys = keys_seen(work);
 	share.chunk_attended = share.rows * keys / 1024;
 	bool scored = work->scored_tokens > 0;
 	share.logit_rows = scored ? ceil_div(work->scored_tokens, steps) : work->prompt_tokens > 0;
@@ -203,6 +245,8 @@ void cost_predict(const struct cost_model *cost, const struct cost_limits *limit
 	int chunk = limits->max_rows - load->decode_rows;
 	if (decodes && chunk > limits->prefill_rows)
 		chunk = limits->prefill_rows;
+	if (decodes && work->prompt_tokens > work->cached_tokens)
+		chunk = cost_prompt_rows(cost, limits, load, work->subnet, keys_seen(work), chunk);
 	if (chunk < 1)
 		chunk = 1;
 	struct cost_time t = { 0 };

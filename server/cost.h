@@ -112,6 +112,7 @@ struct cost_load {
 struct cost_work {
 	const struct subnet *subnet;
 	int prompt_tokens;  /* the decoder's, of all its prompts */
+	int cached_tokens;  /* of these, those whose keys and values are there already */
 	int longest_prompt; /* the own past that its answers start with */
 	int scored_tokens; /* prompt tokens, or masked tokens of an encoder, whose logits are needed */
 	int choices;       /* sequences that decode side by side; of a beam search, all beams */
@@ -130,13 +131,28 @@ struct cost_limits {
 	int prefill_rows; /* of prompts in a step that also decodes */
 	int sequences;    /* most that run side by side */
 	int source_tiles; /* of a step: a text takes ceil(tokens / 64) of them; 0: no limit */
+	/* Beside running answers prompts are cut so that a step takes no longer than this, answers
+	 * included, where it can be helped (cost_prompt_rows); 0: no such bound. */
+	double most_step_ms;
 };
+
+enum { COST_LEAST_ROWS = 8 };
+#define COST_LEAST_SHARE 0.25
 
 struct cost_time {
 	double first_ms; /* until the first token is out, or until the prompt is scored */
 	double token_ms; /* each further token */
 	double total_ms; /* until the last token is out */
 };
+
+/*
+ * How many of at most `rows` rows of a prompt at `subnet` a step may have beside `load`, so that it
+ * stays within limits->most_step_ms, with room for the errors of such predictions. Each row sees
+ * `keys` keys. Where a step of the load alone takes nearly as long, prompts get COST_LEAST_SHARE of
+ * it nevertheless, and never fewer than COST_LEAST_ROWS rows.
+ */
+int cost_prompt_rows(const struct cost_model *cost, const struct cost_limits *limits,
+                const struct cost_load *load, const struct subnet *subnet, double keys, int rows);
 
 /* The prediction without a margin. */
 void cost_predict(const struct cost_model *cost, const struct cost_limits *limits,

@@ -119,9 +119,14 @@ void cost_write(const struct cost_file *file, struct buffer *out) {
 	write_errors(out, cost);
 	buffer_printf(out,
 	                ",\"limits\":{\"max_rows\":%d,\"prefill_rows\":%d,\"sequences\":%d,"
-	                "\"source_tiles\":%d},\"kv_blocks\":%lld}",
+	                "\"source_tiles\":%d",
 	                limits->max_rows, limits->prefill_rows, limits->sequences,
-	                limits->source_tiles, (long long)file->kv_blocks);
+	                limits->source_tiles);
+	if (limits->most_step_ms > 0) {
+		buffer_puts(out, ",\"most_step_ms\":");
+		buffer_json_f64(out, limits->most_step_ms);
+	}
+	buffer_printf(out, "},\"kv_blocks\":%lld}", (long long)file->kv_blocks);
 }
 
 /* ---- reading ---- */
@@ -206,6 +211,7 @@ static void read_limits(struct doc_reader *r, struct cost_limits *limits) {
 	limits->prefill_rows = (int)doc_need_int(&l, "prefill_rows", 1, 1 << 24);
 	limits->sequences = (int)doc_need_int(&l, "sequences", 1, 1 << 24);
 	limits->source_tiles = (int)doc_need_int(&l, "source_tiles", 0, 1 << 24);
+	limits->most_step_ms = doc_read_number(&l, "most_step_ms", 0, MOST_MS, 0);
 	r->failed = l.failed;
 }
 

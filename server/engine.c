@@ -31,6 +31,7 @@ static bool init_locks(struct engine *engine) {
 static void release(struct engine *engine) {
 	scheduler_destroy(engine->scheduler);
 	batch_destroy(engine->batch);
+	marks_destroy(engine->marks);
 	admission_finish(&engine->admission);
 	model_close(engine->model);
 	free(engine);
@@ -42,6 +43,34 @@ static bool fits(void *arg, const struct scheduled *r, const struct subnet *subn
 	const struct ticket *t = (const struct ticket *)((const char *)r
 	                - offsetof(struct ticket, scheduled));
 	return batch_fits(engine->batch, t, subnet);
+}
+
+/* For the scheduler: what the cache holds of a ticket's prompts. */
+static int cached(void *arg, const struct scheduled *r, const struct subnet *subnet) {
+	const struct engine *engine = arg;
+	const struct ticket *t = (const struct ticket *)((const char *)r
+	                - offsetof(struct ticket, scheduled));
+	return batch_cached(engine->batch, t->job, subnet);
+}
+
+/* A job before it has a ticket, as the scheduler sees it. */
+struct door {
+	struct scheduled scheduled;
+	const struct job *job;
+};
+
+/* The same from outside the engine thread: a guess. */
+static int marked(void *arg, const struct scheduled *r, const struct subnet *subnet) {
+	const struct engine *engine = arg;
+	const struct job *job = ((const struct door *)r)->job;
+	struct prefix_scope scope = batch_scope(job, engine->shared_prefixes);
+	int tokens = 0;
+	for (int i = 0; ticket_uses_cache(job) && i < job->n_prompts; i++) {
+		struct past past = ticket_past(job, i);
+		tokens += marks_find(engine->marks, &subnet->stack[STACK_DECODER], &scope,
+		                past.tokens, past.n - 1);
+	}
+	return tokens;
 }
 
 /* Requests that are predicted to be in time find room beyond the queue's bound: so much more. */
@@ -61,11 +90,25 @@ static bool init_scheduler(struct engine *engine) {
 		.backlog_ms = config->overload_backlog_ms,
 		.fits = fits,
 		.arg = engine };
+	if (engine->marks)
+		options.cache = (struct scheduler_cache){ cached, engine };
 	engine->scheduler = scheduler_create(&options);
 	if (!engine->scheduler)
 		return false;
 	scheduler_view(engine->scheduler, &engine->view);
 	return true;
+}
+
+/* Without a cache there are none. */
+static bool init_marks(struct engine *engine) {
+	const struct workspace *w = batch_workspace(engine->batch);
+	struct prefix *prefix = workspace_prefix(w);
+	if (!prefix)
+		return true;
+	engine->marks = marks_create(workspace_blocks_total(w));
+	if (engine->marks)
+		prefix_watch(prefix, marks_note, engine->marks);
+	return engine->marks;
 }
 
 static bool init_work(struct engine *engine, const struct engine_options *options, char *err,
@@ -77,6 +120,10 @@ static bool init_work(struct engine *engine, const struct engine_options *option
 	engine->batch = batch_create(engine->model, &batch, err, errlen);
 	if (!engine->batch)
 		return false;
+	if (!init_marks(engine)) {
+		snprintf(err, errlen, "not enough memory for the engine");
+		return false;
+	}
 	const struct workspace *w = batch_workspace(engine->batch);
 	if (!admission_init(&engine->admission, engine->model, batch_limits(engine->batch),
 	                    workspace_blocks_total(w))
@@ -103,6 +150,7 @@ struct engine *engine_create(struct model *model, const struct engine_options *o
 	}
 	engine->model = model;
 	engine->config = options->config;
+	engine->shared_prefixes = strcmp(options->config->prefix_cache_scope, "shared") == 0;
 	engine->metrics = options->metrics;
 	engine->turn = options->turn;
 	engine->wake = options->wake;
@@ -180,24 +228,28 @@ static void view(const struct engine *engine, struct view *ret_view) {
 	ret_view->scheduler = engine->view;
 	ret_view->scheduler.waiting = engine->queued.jobs;
 	ret_view->scheduler.waiting_places = engine->queued.sequences;
+	if (engine->marks)
+		ret_view->scheduler.cache =
+		                (struct scheduler_cache){ marked, (struct engine *)engine };
 	unlock_const(engine);
 }
 
 void engine_plan(const struct engine *engine, const struct job *job,
                 struct plan_answer *ret_answer) {
 	struct view v;
-	struct scheduled r;
+	struct door door = { .job = job };
+	struct scheduled *r = &door.scheduled;
 	struct scheduler_foresight f;
 	view(engine, &v);
 	double now_ms = job->times.received_ns > 0 ? clock_ms(clock_now_ns()) : 0;
-	admission_schedule(&engine->admission, &v.snapshot.cost, job, &r);
-	scheduler_foresee(&v.scheduler, &v.snapshot.cost, &r, now_ms, &f);
+	admission_schedule(&engine->admission, &v.snapshot.cost, job, r);
+	scheduler_foresee(&v.scheduler, &v.snapshot.cost, r, now_ms, &f);
 	*ret_answer = (struct plan_answer){ .subnet = f.subnet,
 		.reason = f.reason,
 		.predicted_ms = f.predicted_ms,
 		.queue_ms = f.queue_ms,
 		.budget_ms = job->latency_budget_ms,
-		.predicted_tokens = r.work.output_tokens,
+		.predicted_tokens = r->work.output_tokens,
 		.fits = f.fits };
 }
 
@@ -222,9 +274,11 @@ static bool foresee(const struct engine *engine, const struct view *v, const str
                 int64_t now_ns, struct scheduled *ret_scheduled, bool *ret_in_time,
                 struct error *e) {
 	const struct cost_model *cost = &v->snapshot.cost;
+	struct door door = { .job = job };
 	struct scheduler_foresight f;
-	admission_schedule(&engine->admission, cost, job, ret_scheduled);
-	scheduler_foresee(&v->scheduler, cost, ret_scheduled, clock_ms(now_ns), &f);
+	admission_schedule(&engine->admission, cost, job, &door.scheduled);
+	scheduler_foresee(&v->scheduler, cost, &door.scheduled, clock_ms(now_ns), &f);
+	*ret_scheduled = door.scheduled;
 	*ret_in_time = f.in_time;
 	if (f.refusal == SCHEDULER_ACCEPTED)
 		return true;

@@ -62,6 +62,7 @@ struct snapshot {
 	int64_t queue_tokens;                  /* prompt + max_tokens of waiting jobs */
 	double predicted_wait_ms;              /* until a job that comes now would join */
 	size_t kv_total, kv_reserved, kv_used; /* blocks */
+	size_t prefix_blocks; /* that the prefix cache holds; what others use of them is in kv_used */
 	size_t block_bytes;
 	struct cost_model cost;
 	struct cost_limits limits;

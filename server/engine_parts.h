@@ -12,6 +12,7 @@
 #include "server/admission.h"
 #include "server/batch.h"
 #include "server/engine.h"
+#include "server/marks.h"
 
 /* How much waits. */
 struct queue_sum {
@@ -29,6 +30,8 @@ struct engine {
 	void *wake_arg;
 	bool skip_warmup;
 	struct admission admission;
+	struct marks *marks; /* of the prefix cache: the engine writes, any thread reads; may be NULL */
+	bool shared_prefixes;
 	pthread_t thread;
 
 	/* under `lock`: the mailbox and what the loop may see */
@@ -51,6 +54,7 @@ struct engine {
 	struct cost_model cost;
 	struct cost_history history;
 	struct cost_learner learner;
+	uint64_t prefix_evicted; /* blocks that the metrics know of */
 };
 
 void *engine_thread(void *arg);

@@ -145,6 +145,18 @@ static void run_step(struct engine *engine, struct batch_stats *ret_stats) {
 
 /* ---- publication ---- */
 
+static struct prefix_counts count_prefixes(struct engine *engine) {
+	const struct prefix *prefix = workspace_prefix(batch_workspace(engine->batch));
+	struct prefix_counts counts = { 0 };
+	if (prefix)
+		prefix_count(prefix, &counts);
+	if (counts.evicted > engine->prefix_evicted)
+		metrics_prefix_evicted(engine->metrics,
+		                (int64_t)(counts.evicted - engine->prefix_evicted));
+	engine->prefix_evicted = counts.evicted;
+	return counts;
+}
+
 static void post(struct engine *engine, struct ticket *t) {
 	ticket_publish(t);
 	if (t->in_outbox)
@@ -161,6 +173,7 @@ static void publish(struct engine *engine) {
 	for (struct ticket *t = batch_running(engine->batch); t; t = t->next)
 		batch_progress(t, &t->scheduled.progress);
 	scheduler_view(engine->scheduler, &view);
+	struct prefix_counts prefixes = count_prefixes(engine);
 	bool news = engine->ended != NULL;
 	pthread_mutex_lock(&engine->lock);
 	struct snapshot *s = &engine->snapshot;
@@ -169,6 +182,7 @@ static void publish(struct engine *engine) {
 	s->sequences = batch_sequences(engine->batch);
 	s->kv_reserved = workspace_blocks_reserved(w);
 	s->kv_used = workspace_blocks_used(w);
+	s->prefix_blocks = prefixes.blocks;
 	s->cost = engine->cost;
 	s->predicted_wait_ms = view.wait_ms;
 	engine->view = view;

@@ -158,7 +158,8 @@ struct job {
 	int n_changes;
 	double predicted_ms; /* at joining; < 0: no prediction */
 	int predicted_tokens;
-	struct error error; /* code NONE: answered */
+	int64_t cached_tokens; /* of the prompts, those that did not run */
+	struct error error;    /* code NONE: answered */
 	struct job_times times;
 	double prefill_ms, decode_ms;
 

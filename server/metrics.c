@@ -161,6 +161,15 @@ void metrics_tokens(
 	count(&at_depth(m, subnet)->generated, generated);
 }
 
+void metrics_prefix(struct metrics *m, int tokens) {
+	count(&m->prefix_prompts[tokens > 0], 1);
+	count(&m->prefix_tokens, tokens);
+}
+
+void metrics_prefix_evicted(struct metrics *m, int64_t blocks) {
+	count(&m->prefix_evicted, blocks);
+}
+
 void metrics_job_done(struct metrics *m, const struct subnet *subnet, double seconds) {
 	observe_seconds(&at_depth(m, subnet)->duration, seconds);
 }

@@ -43,6 +43,9 @@ void metrics_first_token(struct metrics *m, const struct subnet *subnet, double 
 void metrics_inter_token(struct metrics *m, const struct subnet *subnet, double seconds);
 void metrics_tokens(
                 struct metrics *m, int64_t prompt, int64_t generated, const struct subnet *subnet);
+/* A prompt that may use the prefix cache, and how many of its tokens were there. */
+void metrics_prefix(struct metrics *m, int tokens);
+void metrics_prefix_evicted(struct metrics *m, int64_t blocks);
 void metrics_job_done(struct metrics *m, const struct subnet *subnet, double seconds);
 void metrics_depth_selected(struct metrics *m, const struct subnet *subnet, const char *reason);
 void metrics_budget(struct metrics *m, bool met);
@@ -56,6 +59,7 @@ struct metrics_gauges {
 	int running, waiting;
 	int64_t queue_tokens;
 	double kv_usage_ratio, predicted_wait_seconds;
+	int64_t prefix_blocks; /* that the prefix caches hold */
 	const char *version, *family, *dtype, *arithmetic;
 	int layers[STACKS]; /* as in metrics_create */
 	double layerdrop[STACKS];

@@ -42,6 +42,7 @@ struct metrics {
 	atomic_llong *layer_rows[STACKS]; /* [layers] */
 	struct histogram queue_seconds, step_seconds[PHASES], step_rows, prediction;
 	struct histogram step_prediction[COST_KINDS];
+	atomic_llong prefix_prompts[2], prefix_tokens, prefix_evicted;
 	atomic_llong prompt_tokens, budgets[2], deadlines[STAGES], cancelled[STAGES], connections;
 	_Atomic double busy_seconds;
 	pthread_mutex_t lock; /* labels of the two tables below */

@@ -195,6 +195,17 @@ static void write_engine(const struct metrics *m, struct buffer *out) {
 	}
 	counter(out, "fathom_prompt_tokens_total", "Prompt tokens processed.",
 	                (double)get(&m->prompt_tokens));
+	head(out, "fathom_prefix_cache_prompts_total", "counter",
+	                "Prompts that could use the prefix cache, and if it held their beginning.");
+	for (int i = 0; i < 2; i++)
+		buffer_printf(out, "fathom_prefix_cache_prompts_total{hit=\"%s\"} %lld\n",
+		                i ? "true" : "false", get(&m->prefix_prompts[i]));
+	counter(out, "fathom_prefix_cache_tokens_total",
+	                "Prompt tokens that did not run because the prefix cache held them.",
+	                (double)get(&m->prefix_tokens));
+	counter(out, "fathom_prefix_cache_evicted_blocks_total",
+	                "KV blocks that the prefix cache has given up.",
+	                (double)get(&m->prefix_evicted));
 	head(out, "fathom_budget_requests_total", "counter",
 	                "Requests with a budget, and if it was met.");
 	for (int i = 0; i < 2; i++)
@@ -216,6 +227,8 @@ static void write_gauges(const struct metrics_gauges *g, struct buffer *out) {
 	                (double)g->queue_tokens);
 	gauge(out, "fathom_kv_cache_usage_ratio", "Share of the KV pool that is reserved.",
 	                g->kv_usage_ratio);
+	gauge(out, "fathom_prefix_cache_blocks", "KV blocks that the prefix cache holds.",
+	                (double)g->prefix_blocks);
 	gauge(out, "fathom_predicted_wait_seconds", "Predicted wait of a request that comes now.",
 	                g->predicted_wait_seconds);
 	head(out, "fathom_build_info", "gauge", "Version and arithmetic in use.");

@@ -119,7 +119,7 @@ bool scheduler_arrive(struct scheduler *s, struct scheduled *r, const struct cos
 	r->changes = 0;
 	r->rests = false;
 	r->at = (struct scheduled_place){ 0 };
-	scheduler_place(&s->options.limits, cost, s->options.without, r, &r->at);
+	scheduler_place(&s->options.limits, cost, &s->options.cache, s->options.without, r, &r->at);
 	scheduler_refresh(r, now_ms);
 	r->at.waiting = true;
 	r->at.index = s->n_waiting;
@@ -211,6 +211,7 @@ static struct scheduler_terms terms_of(const struct scheduler *s, const struct s
 		.overload_min_depth = s->options.overload_min_depth,
 		.overload_max_depth = s->options.overload_max_depth,
 		.without = s->options.without,
+		.cache = &s->options.cache,
 		.load = &s->load,
 		.least_load = &s->least_load,
 		.waiting_places = s->waiting_places - r->places,

@@ -30,7 +30,8 @@
  *	rested first, in a quarter of the rows that are worth running side by side; a lone one rests
  *	three quarters of the time at most. What has a time per token never rests.
  * Prompts are fed in order, as many rows as what is due before has slack for, and the steps no longer
- *	than the tightest time per token.
+ *	than the tightest time per token, nor than limits.most_step_ms. What of a prompt is cached at a
+ *	depth counts as done, so that the depth is chosen by what is left to run at each.
  * Refusals at the door, from a published view (scheduler_foresee): budgets that reject; and lost ones
  *	once more than BACKLOG_MS of budgetless and lost work waits, so that hopeless work does not
  *	eat what can be met.
@@ -126,6 +127,16 @@ struct scheduled_progress {
 	bool more;             /* it has groups to begin */
 };
 
+/*
+ * What of a request's prompts is cached at a subnet, in tokens: they need not run. By the one who
+ * holds the request; tokens NULL: nothing is. An answer may be out of date when it joins.
+ */
+struct scheduled;
+struct scheduler_cache {
+	int (*tokens)(void *arg, const struct scheduled *r, const struct subnet *subnet);
+	void *arg;
+};
+
 /* A request as the scheduler sees it: embedded in the engine's tickets, and in the simulator's
  * requests. */
 struct scheduled {
@@ -176,6 +187,9 @@ struct scheduled {
 		bool turn;          /* it has rested enough: it is in the next step */
 		double held_ms;     /* since when it is held back in the queue; < 0: it is not */
 		int index;          /* in the array of the waiting or the running */
+		/* Tiles of its prompts that were cached when it came, by depth of the decoder less one;
+		 * only of depths that it may run at, and that are asked for. */
+		uint16_t cached[MAX_LAYERS];
 	} at;
 };
 
@@ -203,6 +217,7 @@ struct scheduler_options {
 	/* Whether the next group of a request has room at `subnet`: places, and blocks of the pool. */
 	bool (*fits)(void *arg, const struct scheduled *r, const struct subnet *subnet);
 	void *arg;
+	struct scheduler_cache cache;
 };
 
 /* NULL if memory ran out. */
@@ -283,8 +298,9 @@ struct scheduler_view {
 	int overload_min_depth, overload_max_depth;
 	double backlog_bound_ms;
 	unsigned without;
-	struct cost_load load;       /* what runs */
-	struct cost_load least_load; /* the same while what has no need takes turns */
+	struct scheduler_cache cache; /* none: for those who foresee to set */
+	struct cost_load load;        /* what runs */
+	struct cost_load least_load;  /* the same while what has no need takes turns */
 	int waiting, waiting_places;
 	int running_places;
 	double wait_ms;     /* until a request without a budget that comes now would join */

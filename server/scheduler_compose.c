@@ -297,7 +297,9 @@ bool scheduler_held(const struct scheduler *s, const struct cost_model *cost, st
 static double pause_of(const struct scheduler *s, const struct cost_model *cost,
                 const struct scheduled *r, const struct subnet *subnet, double prompt_ms) {
 	struct scheduled fed = { .subnet = *subnet, .work = r->work };
-	int rows = r->work.prompt_tokens, most = s->options.limits.prefill_rows;
+	int rows = scheduler_prompt_tokens(r, subnet->stack[STACK_DECODER].depth);
+	int most = cost_prompt_rows(cost, &s->options.limits, &s->load, subnet,
+	                r->work.longest_prompt, s->options.limits.prefill_rows);
 	double ms = step_ms(s, cost, &s->load, &fed, rows < most ? rows : most) - s->step_ms;
 	return ms > prompt_ms ? ms : prompt_ms;
 }
@@ -454,6 +456,23 @@ static struct scheduled *first_fed(const struct scheduler *s) {
 	return NULL;
 }
 
+/* Of those whose prompts would share `rows` rows the one whose rows cost most. */
+static const struct scheduled *deepest_fed(const struct scheduler *s, int rows) {
+	const struct scheduled *deepest = NULL;
+	for (int i = 0, taken = 0; i < s->n_running && taken < rows; i++) {
+		const struct scheduled *r = s->running[i];
+		int left = prompt_left(r);
+		if (left > 0
+		                && (!deepest
+		                                || r->subnet.stack[STACK_DECODER].depth
+		                                                > deepest->subnet.stack[STACK_DECODER]
+		                                                                  .depth))
+			deepest = r;
+		taken += left;
+	}
+	return deepest;
+}
+
 /* What all that is due before a request has in hand. */
 static double slack_before(const struct scheduler *s, const struct scheduled *r) {
 	double slack_ms = INFINITY;
@@ -488,8 +507,13 @@ static int prompt_rows(struct scheduler *s, const struct cost_model *cost,
 	struct scheduled *first = first_fed(s);
 	if (load->decode_rows > 0 && rows > limits->prefill_rows)
 		rows = limits->prefill_rows;
-	if (!first || first->texts || !cost->fitted || isinf(s->pace_ms)
+	if (!first || first->texts || !cost->fitted
 	                || (s->options.without & SCHEDULER_WITHOUT_CHUNKS))
+		return rows;
+	const struct scheduled *deepest = deepest_fed(s, rows);
+	rows = cost_prompt_rows(
+	                cost, limits, load, &deepest->subnet, deepest->work.longest_prompt, rows);
+	if (isinf(s->pace_ms))
 		return rows;
 	scheduler_find_slack(s, scheduler_tolerance(cost), now_ms);
 	for (int i = 0; i < s->n_running && taken < rows; i++) {

@@ -91,7 +91,8 @@ void scheduler_work_left(const struct scheduler_rates *rates, const struct sched
 	bool running = r->at.running;
 	double d = depth[STACK_DECODER], e = depth[STACK_ENCODER];
 	double rows = running ? p->choices_left : w->choices, steps = w->output_tokens;
-	double prompt = running ? p->prompt_tokens + p->later_tokens : w->prompt_tokens;
+	double prompt = running ? p->prompt_tokens + p->later_tokens
+	                        : scheduler_prompt_tokens(r, depth[STACK_DECODER]);
 	double source = running ? p->source_tokens : w->source_tokens;
 	double squares = running ? p->source_squares : w->source_attended;
 	double keys = w->longest_prompt + w->longest_source + 0.5 * w->output_tokens;

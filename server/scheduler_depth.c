@@ -39,6 +39,7 @@ static void predict(const struct scheduler_terms *terms, const struct cost_model
                 struct cost_time *ret_time) {
 	struct cost_work work = r->work;
 	work.subnet = subnet;
+	work.cached_tokens = scheduler_cached(terms->cache, r, subnet);
 	cost_predict(cost, &terms->limits, terms->load, &work, ret_time);
 }
 

@@ -2,6 +2,7 @@
 /* Who goes before whom, and whose budget is lost. */
 #include <math.h>
 
+#include "model/ops.h"
 #include "server/scheduler_parts.h"
 
 #define GIVEN_UP_MS 50.0 /* so long a budget stays given up before it is looked at again */
@@ -60,12 +61,44 @@ static const struct subnet *shallowest(const struct scheduled *r, struct subnet 
 	return room;
 }
 
+int scheduler_cached(const struct scheduler_cache *cache, const struct scheduled *r,
+                const struct subnet *subnet) {
+	int tokens = cache->tokens ? cache->tokens(cache->arg, r, subnet) : 0;
+	return tokens < r->work.prompt_tokens ? tokens : r->work.prompt_tokens;
+}
+
+int scheduler_prompt_tokens(const struct scheduled *r, int depth) {
+	int cached = depth > 0 ? r->at.cached[depth - 1] * KV_TILE : 0;
+	return r->work.prompt_tokens - cached;
+}
+
+static void note_cached(const struct scheduler_cache *cache, const struct scheduled *r,
+                const struct subnet *subnet, struct scheduled_place *at) {
+	int depth = subnet->stack[STACK_DECODER].depth;
+	int tiles = scheduler_cached(cache, r, subnet) / KV_TILE;
+	if (depth > 0)
+		at->cached[depth - 1] = (uint16_t)(tiles < UINT16_MAX ? tiles : UINT16_MAX);
+}
+
+/* What is cached at the depths that it may join at. */
+static void note_all_cached(const struct scheduler_cache *cache, const struct scheduled *r,
+                struct scheduled_place *at) {
+	for (int d = r->min_depth[STACK_DECODER]; d > 0 && d <= r->max_depth[STACK_DECODER]; d++) {
+		const int depth[STACKS] = { 0, d };
+		struct subnet subnet;
+		if (ladder_subnet(r->ladder, depth, &subnet))
+			note_cached(cache, r, &subnet, at);
+	}
+}
+
 void scheduler_place(const struct cost_limits *limits, const struct cost_model *cost,
-                unsigned without, const struct scheduled *r, struct scheduled_place *ret_place) {
+                const struct scheduler_cache *cache, unsigned without, const struct scheduled *r,
+                struct scheduled_place *ret_place) {
 	struct subnet room;
 	struct cost_work work = r->work;
 	struct cost_time time;
 	work.subnet = shallowest(r, &room);
+	work.cached_tokens = scheduler_cached(cache, r, work.subnet);
 	cost_predict(cost, limits, &idle, &work, &time);
 	struct scheduled_place at = { .due_ms = r->deadline_ms,
 		.service_ms = time.total_ms,
@@ -83,13 +116,20 @@ void scheduler_place(const struct cost_limits *limits, const struct cost_model *
 	}
 	if (without & SCHEDULER_WITHOUT_ORDER)
 		at.due_ms = INFINITY;
+	if (cache->tokens)
+		note_cached(cache, r, work.subnet, &at);
+	/* Levels are asked for by those that are due. */
+	if (cache->tokens && r->automatic && isfinite(at.due_ms))
+		note_all_cached(cache, r, &at);
 	if (cost->fitted) {
 		struct scheduler_rates rates;
 		struct scheduler_work low;
+		struct scheduled placed = *r;
 		const int depth[STACKS] = { work.subnet->stack[STACK_ENCODER].depth,
 			work.subnet->stack[STACK_DECODER].depth };
 		scheduler_set_rates(cost, limits->sequences, depth[STACK_DECODER], &rates);
-		scheduler_work_left(&rates, r, depth, &low);
+		placed.at = at;
+		scheduler_work_left(&rates, &placed, depth, &low);
 		at.low_ms = scheduler_busy_ms(&rates, &low);
 	}
 	*ret_place = at;

@@ -36,6 +36,7 @@ struct scheduler_terms {
 	int layers[STACKS], main_stack;
 	int overload_min_depth, overload_max_depth;
 	unsigned without;
+	const struct scheduler_cache *cache;
 	const struct cost_load *load;
 	const struct cost_load *least_load; /* while what has no need takes turns */
 	int waiting_places;                 /* that others wait for */
@@ -88,7 +89,13 @@ struct scheduler {
 
 /* Works out where a request that arrives stands. */
 void scheduler_place(const struct cost_limits *limits, const struct cost_model *cost,
-                unsigned without, const struct scheduled *r, struct scheduled_place *ret_place);
+                const struct scheduler_cache *cache, unsigned without, const struct scheduled *r,
+                struct scheduled_place *ret_place);
+/* Tokens of its prompts that are cached at a subnet, now. */
+int scheduler_cached(const struct scheduler_cache *cache, const struct scheduled *r,
+                const struct subnet *subnet);
+/* Tokens of its prompts that must run if it joins at a depth of the decoder, as of its arrival. */
+int scheduler_prompt_tokens(const struct scheduled *r, int depth);
 /* Class, latest start, and whether the budget is lost: as of now. */
 void scheduler_refresh(struct scheduled *r, double now_ms);
 /* Its budget is given up for the sake of others, for a while. */

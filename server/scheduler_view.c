@@ -59,6 +59,7 @@ void scheduler_view(const struct scheduler *s, struct scheduler_view *ret_view) 
 	v->overload_max_depth = s->options.overload_max_depth;
 	v->backlog_bound_ms = s->options.backlog_ms;
 	v->without = s->options.without;
+	v->cache = (struct scheduler_cache){ NULL, NULL };
 	v->waiting = s->n_waiting;
 	v->waiting_places = s->waiting_places;
 	v->running_places = 0;
@@ -115,6 +116,7 @@ void scheduler_foresee(const struct scheduler_view *view, const struct cost_mode
 		.overload_min_depth = view->overload_min_depth,
 		.overload_max_depth = view->overload_max_depth,
 		.without = view->without,
+		.cache = &view->cache,
 		.load = &view->load,
 		.least_load = &view->least_load,
 		.waiting_places = view->waiting_places,
@@ -123,7 +125,7 @@ void scheduler_foresee(const struct scheduler_view *view, const struct cost_mode
 	double margin = scheduler_margin(cost, r), free_ms = INFINITY, before_ms = 0;
 	double all_ms = view->n_knots > 0 ? view->knots[view->n_knots - 1].work_ms : 0;
 	struct scheduled_place at;
-	scheduler_place(&view->limits, cost, view->without, r, &at);
+	scheduler_place(&view->limits, cost, &view->cache, view->without, r, &at);
 	bool due = cost->fitted && isfinite(at.due_ms);
 	alone_terms(&alone);
 	terms.level = alone.level;

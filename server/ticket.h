@@ -139,6 +139,16 @@ static inline int ticket_sequence_tokens(const struct job *job, int prompt) {
 	return ticket_past(job, prompt).n + answer;
 }
 
+/*
+ * Whether its prompts may come from the prefix cache, and enter it: not if the client said no, nor
+ * where the prompt's own scores or an echo are wanted, nor behind a source.
+ */
+static inline bool ticket_uses_cache(const struct job *job) {
+	return job->work == WORK_GENERATE && job->request.cache_prompt && !job->request.echo
+	                && !job->want_prompt_logprobs && job->max_tokens > 0 && job->n_prompts > 0
+	                && !job->prompts[0].target;
+}
+
 /* Places that the job takes, or will take, among those that run at once. */
 static inline int ticket_places(const struct job *job) {
 	if (job->work != WORK_GENERATE)
