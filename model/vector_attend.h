@@ -6,7 +6,12 @@
  */
 #include "model/vector_kv.h"
 
-enum { CHUNK = 96 }; /* queries; a multiple of ROWS_MAX */
+enum {
+	CHUNK = 96, /* queries; a multiple of ROWS_MAX */
+	KEY_GROUPS = KV_TILE / LANES_FIXED,
+	WIDEN_FROM = 2 * ROWS_MAX, /* queries that make it worth to widen a tile once for all */
+	ROWS_AHEAD = 8,            /* of queries, asked for early: they are far apart */
+};
 
 /* The queries of a chunk and what they have seen. The arrays by query end with a whole vector. */
 struct chunk {
@@ -16,6 +21,7 @@ struct chunk {
 	float *q;                        /* [groups][head_dim][ROWS_MAX] scaled */
 	float *acc;                      /* [CHUNK][ld_acc] sums of values */
 	float *weights;                  /* [ROWS_MAX][KV_TILE] of one group and tile */
+	float *k, *v;                    /* [head_dim][KV_TILE] and back: a tile widened */
 	float *largest, *total, *shrink; /* [CHUNK + LANES] */
 };
 
@@ -25,7 +31,8 @@ static size_t round_up(size_t n, size_t unit) {
 
 static size_t vec_attend_scratch(int head_dim) {
 	size_t dim = (size_t)head_dim;
-	return CHUNK * (dim + round_up(dim, LANES)) + ROWS_MAX * KV_TILE + 3 * (CHUNK + LANES);
+	return CHUNK * (dim + round_up(dim, LANES)) + ROWS_MAX * KV_TILE + 3 * (CHUNK + LANES)
+	                + 2 * KV_TILE * dim;
 }
 
 static void chunk_begin(struct chunk *c, const struct attend *a, int first, int queries) {
@@ -36,7 +43,9 @@ static void chunk_begin(struct chunk *c, const struct attend *a, int first, int 
 	c->total = c->largest + CHUNK + LANES;
 	c->shrink = c->total + CHUNK + LANES;
 	c->acc = c->shrink + CHUNK + LANES;
-	c->q = c->acc + CHUNK * c->ld_acc;
+	c->k = c->acc + CHUNK * c->ld_acc;
+	c->v = c->k + KV_TILE * c->dim;
+	c->q = c->v + KV_TILE * c->dim;
 	memset(c->acc, 0, (size_t)queries * c->ld_acc * sizeof(float));
 	for (int r = 0; r < queries + LANES; r++) {
 		c->largest[r] = -INFINITY;
@@ -45,6 +54,9 @@ static void chunk_begin(struct chunk *c, const struct attend *a, int first, int 
 	for (int r = 0; r < queries; r++) {
 		const float *from = a->q + (size_t)(first + r) * a->ldq;
 		float *to = c->q + r / ROWS_MAX * ROWS_MAX * c->dim + r % ROWS_MAX;
+		if (r + ROWS_AHEAD < queries)
+			for (int d = 0; d < c->dim; d += 64 / (int)sizeof *from)
+				__builtin_prefetch(from + ROWS_AHEAD * a->ldq + d);
 		for (int d = 0; d < c->dim; d++)
 			to[d * ROWS_MAX] = from[d] * a->scale;
 	}
@@ -189,74 +201,107 @@ static pass_function *const pass_values[KV_FORMATS][ROWS_MAX + 1] = {
 	[KV_BF16] = { TILE_EACH(PASS_VALUES_BF16) },
 };
 
-/* The largest score of query `row` among the keys that it sees. */
-static inline float seen_largest(const float *scores, int seen) {
-	vec lanes[GROUP], least = vec_set(-INFINITY);
-	for (int g = 0; g < GROUP; g++)
-		lanes[g] = vec_keep_first(vec_load(scores + g * LANES), least, seen - g * LANES);
-	for (int key = LANES_FIXED; key < seen; key += LANES_FIXED) {
-		for (int g = 0; g < GROUP; g++) {
-			int at = key + g * LANES;
-			vec v = vec_keep_first(vec_load(scores + at), least, seen - at);
-			lanes[g] = vec_max(v, lanes[g]);
-		}
-	}
-	return lanes_max(lanes);
+/* Queries of a pass and what they see of its tile: the first `seen` keys, each next one `more` more,
+ * but at most as many as the last one. */
+struct view {
+	int seen, more;
+	float *largest, *total, *shrink; /* of the first query */
+};
+
+static inline int view_of(const struct pass *p, const struct view *view, int r) {
+	int seen = view->seen + view->more * r;
+	return seen < p->keys ? seen : p->keys;
 }
 
-/* Scores to weights relative to `largest`; keys from `seen` up to `keys` get 0. Returns their sum. */
-static inline float weigh(float *scores, int seen, int keys, float largest) {
-	vec lanes[GROUP];
-	for (int g = 0; g < GROUP; g++)
-		lanes[g] = vec_zero();
-	for (int key = 0; key < keys; key += LANES_FIXED) {
-		for (int g = 0; g < GROUP; g++) {
-			int at = key + g * LANES;
-			vec w = vec_exp(vec_sub(vec_load(scores + at), vec_set(largest)));
-			w = vec_keep_first(w, vec_zero(), seen - at);
-			lanes[g] = vec_add(lanes[g], w);
-			vec_store(scores + at, w);
-		}
+/* The largest of the first `seen` scores, in `groups` groups of 16. */
+TILE_INLINE float seen_largest(const float *scores, int seen, const int groups) {
+	vec v[KEY_GROUPS * GROUP];
+	UNROLL
+	for (int i = 0; i < groups * GROUP; i++)
+		v[i] = vec_load(scores + i * LANES);
+	if (seen < groups * LANES_FIXED) {
+		UNROLL
+		for (int i = 0; i < groups * GROUP; i++)
+			v[i] = vec_keep_first(v[i], vec_set(-INFINITY), seen - i * LANES);
 	}
-	return lanes_sum(lanes);
+	UNROLL
+	for (int i = GROUP; i < groups * GROUP; i++)
+		v[i % GROUP] = vec_max(v[i], v[i % GROUP]);
+	return lanes_max(v);
 }
 
-/* The queries [row, end) of a chunk, all of one group, and one tile; `seen` keys of it by the first,
- * and by each next one `more` more, but at most `keys`. */
+/* Scores to weights relative to `largest`; keys from `seen` on get 0. Returns their sum. */
+TILE_INLINE float weigh(float *scores, int seen, float largest, const int groups) {
+	vec v[KEY_GROUPS * GROUP];
+	UNROLL
+	for (int i = 0; i < groups * GROUP; i++)
+		v[i] = vec_exp(vec_sub(vec_load(scores + i * LANES), vec_set(largest)));
+	if (seen < groups * LANES_FIXED) {
+		UNROLL
+		for (int i = 0; i < groups * GROUP; i++)
+			v[i] = vec_keep_first(v[i], vec_zero(), seen - i * LANES);
+	}
+	UNROLL
+	for (int i = 0; i < groups * GROUP; i++)
+		vec_store(scores + i * LANES, v[i]);
+	UNROLL
+	for (int i = GROUP; i < groups * GROUP; i++)
+		v[i % GROUP] = vec_add(v[i % GROUP], v[i]);
+	return lanes_sum(v);
+}
+
+/* All queries of a pass: scores to weights, and what is known of their maxima and sums so far. */
+TILE_INLINE void weigh_pass(const struct pass *p, const struct view *view, const int groups) {
+	float sums[ROWS_MAX + LANES];
+	for (int r = 0; r < p->rows; r++)
+		sums[r] = seen_largest(p->weights + r * KV_TILE, view_of(p, view, r), groups);
+	for (int r = 0; r < p->rows; r += LANES) {
+		int left = p->rows - r;
+		vec old = vec_load(view->largest + r);
+		vec now = vec_max(vec_load_first(sums + r, left), old);
+		vec_store_first(view->shrink + r, vec_exp(vec_sub(old, now)), left);
+		vec_store_first(view->largest + r, now, left);
+	}
+	for (int r = 0; r < p->rows; r++)
+		sums[r] = weigh(p->weights + r * KV_TILE, view_of(p, view, r), view->largest[r],
+		                groups);
+	for (int r = 0; r < p->rows; r += LANES) {
+		vec sum = vec_fma(vec_load(view->total + r), vec_load(view->shrink + r),
+		                vec_load_first(sums + r, p->rows - r));
+		vec_store_first(view->total + r, sum, p->rows - r);
+	}
+}
+
+/* The queries [row, end) of a chunk, all of one group, and one tile; the first sees `seen` of its
+ * keys. */
 static void chunk_tile(
                 struct chunk *c, const struct pass *tile, int row, int end, int seen, int more) {
 	struct pass p = *tile;
-	float sums[ROWS_MAX + LANES];
-	int rows = end - row;
-	p.rows = rows;
+	struct view view = { .seen = seen, .more = more };
+	view.largest = c->largest + row;
+	view.total = c->total + row;
+	view.shrink = c->shrink + row;
+	p.rows = end - row;
 	p.q = c->q + row / ROWS_MAX * ROWS_MAX * c->dim + row % ROWS_MAX;
 	p.acc = c->acc + (size_t)row * c->ld_acc;
-	p.shrink = c->shrink + row;
-	if (seen + more * (rows - 1) < p.keys)
-		p.keys = seen + more * (rows - 1);
-	pass_scores[p.format][rows](&p);
-	for (int r = 0; r < rows; r++) {
-		int sees = seen + more * r;
-		sums[r] = seen_largest(p.weights + r * KV_TILE, sees < p.keys ? sees : p.keys);
+	p.shrink = view.shrink;
+	if (seen + more * (p.rows - 1) < p.keys)
+		p.keys = seen + more * (p.rows - 1);
+	pass_scores[p.format][p.rows](&p);
+	switch ((p.keys + LANES_FIXED - 1) / LANES_FIXED) {
+	case 1:
+		weigh_pass(&p, &view, 1);
+		break;
+	case 2:
+		weigh_pass(&p, &view, 2);
+		break;
+	case 3:
+		weigh_pass(&p, &view, 3);
+		break;
+	default:
+		weigh_pass(&p, &view, KEY_GROUPS);
 	}
-	float *largest = c->largest + row, *total = c->total + row, *shrink = c->shrink + row;
-	for (int r = 0; r < rows; r += LANES) {
-		vec old = vec_load(largest + r);
-		vec now = vec_max(vec_load_first(sums + r, rows - r), old);
-		vec_store_first(shrink + r, vec_exp(vec_sub(old, now)), rows - r);
-		vec_store_first(largest + r, now, rows - r);
-	}
-	for (int r = 0; r < rows; r++) {
-		int sees = seen + more * r;
-		sums[r] = weigh(p.weights + r * KV_TILE, sees < p.keys ? sees : p.keys, p.keys,
-		                largest[r]);
-	}
-	for (int r = 0; r < rows; r += LANES) {
-		vec sum = vec_fma(vec_load(total + r), vec_load(shrink + r),
-		                vec_load_first(sums + r, rows - r));
-		vec_store_first(total + r, sum, rows - r);
-	}
-	pass_values[p.format][rows](&p);
+	pass_values[p.format][p.rows](&p);
 }
 
 static void chunk_end(const struct chunk *c) {
@@ -271,20 +316,40 @@ static void chunk_end(const struct chunk *c) {
 	}
 }
 
+/* Points a pass over many queries to floats. */
+static void widen_tile(struct chunk *c, struct pass *p) {
+	size_t count = (size_t)p->keys * (size_t)c->dim; /* values of keys that exist */
+	for (size_t at = 0; at < KV_TILE * (size_t)c->dim; at += LANES)
+		vec_store(c->k + at, kv_load(p->k, at, KV_BF16));
+	size_t at = 0;
+	for (; at + LANES <= count; at += LANES)
+		vec_store(c->v + at, kv_load(p->v, at, KV_BF16));
+	if (at < count)
+		vec_store_first(c->v + at, kv_load_first(p->v, at, (int)(count - at), KV_BF16),
+		                (int)(count - at));
+	p->k = c->k;
+	p->v = c->v;
+	p->next_k = NULL;
+	p->format = KV_F32;
+}
+
 static void attend_chunk(const struct attend *a, int query, int queries) {
 	struct chunk c;
 	bool causal = a->keys == 0;
 	int first = a->first + query, all = causal ? first + queries : a->keys;
 	chunk_begin(&c, a, query, queries);
-	struct pass p = { .dim = c.dim, .format = a->format, .weights = c.weights };
+	struct pass p = { .dim = c.dim, .weights = c.weights };
 	p.ld_acc = c.ld_acc;
 	for (int tile = 0; tile * KV_TILE < all; tile++) {
 		int base = tile * KV_TILE; /* queries before this position have seen all their keys */
 		int row = causal && first < base ? base - first : 0;
 		p.keys = all - base < KV_TILE ? all - base : KV_TILE;
+		p.format = a->format;
 		p.k = block_keys(a, tile);
 		p.v = block_values(a, tile);
 		p.next_k = base + KV_TILE < all ? block_keys(a, tile + 1) : NULL;
+		if (a->format == KV_BF16 && queries - row >= WIDEN_FROM)
+			widen_tile(&c, &p);
 		for (int end; row < queries; row = end) {
 			end = (row / ROWS_MAX + 1) * ROWS_MAX;
 			end = end < queries ? end : queries;

@@ -98,16 +98,9 @@ static inline vec vec_choose(vec_mask mask, vec a, vec b) {
 	return _mm512_mask_blend_ps(mask, b, a);
 }
 
-/* p * 2^n in two steps, n being in the low bits of `shifted` (mathf_exp). */
+/* p * 2^n, n being in the low bits of `shifted` (mathf_exp): rounded once, as its two steps are. */
 static inline vec vec_scale(vec p, vec shifted) {
-	const __m512i bias = _mm512_set1_epi32(127), round = _mm512_set1_epi32(0x4b400000);
-	__m512i power = _mm512_sub_epi32(_mm512_castps_si512(shifted), round);
-	__m512i half = _mm512_srai_epi32(power, 1);
-	__m512i rest = _mm512_sub_epi32(power, half);
-	__m512i first = _mm512_slli_epi32(_mm512_add_epi32(half, bias), 23);
-	__m512i second = _mm512_slli_epi32(_mm512_add_epi32(rest, bias), 23);
-	p = _mm512_mul_ps(p, _mm512_castsi512_ps(first));
-	return _mm512_mul_ps(p, _mm512_castsi512_ps(second));
+	return _mm512_scalef_ps(p, _mm512_sub_ps(shifted, _mm512_set1_ps(0x1.8p+23f)));
 }
 
 /* Keeps a sum in its register: the compiler may not look through this. */
