@@ -10,7 +10,6 @@ enum {
 	CHUNK = 96, /* queries; a multiple of ROWS_MAX */
 	KEY_GROUPS = KV_TILE / LANES_FIXED,
 	WIDEN_FROM = 2 * ROWS_MAX, /* queries that make it worth to widen a tile once for all */
-	ROWS_AHEAD = 8,            /* of queries, asked for early: they are far apart */
 };
 
 /* The queries of a chunk and what they have seen. The arrays by query end with a whole vector. */

@@ -26,6 +26,7 @@ enum {
 	ROWS_FEW = 36,        /* up to here every row of x stays in cache by itself */
 	PANELS_AT_ONCE = 4,   /* that use a block of x while it stays in L2 */
 	PREFETCHERS = 3,      /* groups of rows that together fetch the next slice */
+	ROWS_AHEAD = 16,      /* of y, asked for before they are written */
 	PREFETCH_AHEAD = 8192 /* bytes, where all rows are one group */
 };
 
@@ -152,11 +153,17 @@ static void linear_run(const struct kernel *kernel, const struct linear *l, int 
 /* Where the sums are the values: f32 and bf16. */
 static void sums_finish(
                 const struct linear *l, int panel, int first_row, int rows, const void *sums) {
-	int first = panel * PANEL;
-	for (int j = 0; j < PANEL && first + j < l->w->n_out; j += LANES) {
-		for (int r = 0; r < rows; r++) {
+	int first = panel * PANEL, left = l->w->n_out - first;
+	for (int r = 0; r < rows; r++) {
+		if (r + ROWS_AHEAD
+		                < rows) /* rows of y are far apart, and only a store asks for them */
+			for (int j = 0; j < PANEL && j < left; j += 64 / (int)sizeof(float))
+				__builtin_prefetch(linear_row(l, first_row + r + ROWS_AHEAD) + first
+				                                + j,
+				                1);
+		for (int j = 0; j < PANEL && j < left; j += LANES) {
 			vec value = vec_load((const float *)sums + r * PANEL + j);
-			value_store(l, value, first_row + r, first + j, l->w->n_out - first - j);
+			value_store(l, value, first_row + r, first + j, left - j);
 		}
 	}
 }
