@@ -40,6 +40,7 @@ struct engine_point {
 	int count, length, depth;
 	double seconds[ENGINE_ROUNDS];
 	double memory_share[ENGINE_ROUNDS], peak_share[ENGINE_ROUNDS];
+	double busy[ENGINE_ROUNDS]; /* of the processors, as engine_time has it */
 };
 
 /* "prefill", "decode", "depth", "mixed", "in_turn", "encode". */
@@ -56,8 +57,15 @@ bool engine_bench_prepare(struct engine_bench *b, enum kv_format kv, char *err, 
 int engine_points(const struct engine_bench *b, const char *wanted,
                 struct engine_point points[ENGINE_POINTS]);
 
-/* Runs the point once; seconds of one step. */
-double engine_time(struct engine_bench *b, const struct engine_point *p);
+/*
+ * Runs the point once. `busy` is the processor time that the process got of all that its threads
+ * could have had: below 1 where other processes took some.
+ */
+struct engine_time {
+	double seconds; /* of one step */
+	double busy;
+};
+struct engine_time engine_time(struct engine_bench *b, const struct engine_point *p);
 
 /* What a point must read and compute at least, of a step. */
 struct engine_work {

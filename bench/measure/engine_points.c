@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "bench/measure/engine.h"
 #include "bench/measure/limits.h"
@@ -129,6 +130,25 @@ bool engine_bench_prepare(struct engine_bench *b, enum kv_format kv, char *err, 
 	return b->w;
 }
 
+/* A clock of the wall and one of the processor time that all threads of the process got. */
+struct clocks {
+	double wall, cpu;
+};
+
+static struct clocks clocks_now(void) {
+	struct timespec cpu;
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	return (struct clocks){ limits_seconds(), (double)cpu.tv_sec + (double)cpu.tv_nsec * 1e-9 };
+}
+
+/* Since `start`, for each of `steps` steps. */
+static struct engine_time time_since(const struct engine_bench *b, struct clocks start, int steps) {
+	struct clocks now = clocks_now();
+	double wall = now.wall - start.wall;
+	return (struct engine_time){ .seconds = wall / steps,
+		.busy = (now.cpu - start.cpu) / (wall * team_size(b->team)) };
+}
+
 static struct subnet subnet_of(const struct engine_bench *b, int depth) {
 	struct subnet subnet = { 0 };
 	model_subnet(b->model, PLAN_RULE_EVEN, depth, &subnet);
@@ -143,7 +163,7 @@ static struct sequence *opened(struct sequence *s) {
 	return s;
 }
 
-static double time_encode(struct engine_bench *b, int count, int length) {
+static struct engine_time time_encode(struct engine_bench *b, int count, int length) {
 	static struct row rows[ROWS];
 	const struct stack_facts *facts = &b->model->facts.stack[STACK_ENCODER];
 	struct sequence *s[ROWS];
@@ -158,12 +178,12 @@ static double time_encode(struct engine_bench *b, int count, int length) {
 				.token = (k + i) * MULTIPLIER % facts->vocab,
 				.position = k };
 	}
-	double start = limits_seconds();
+	struct clocks start = clocks_now();
 	step_run(b->w, rows, n);
-	double seconds = limits_seconds() - start;
+	struct engine_time time = time_since(b, start, 1);
 	for (int i = 0; i < count; i++)
 		sequence_close(b->w, s[i]);
-	return seconds;
+	return time;
 }
 
 static struct row row_at(const struct engine_bench *b, struct sequence *s, int position) {
@@ -173,18 +193,18 @@ static struct row row_at(const struct engine_bench *b, struct sequence *s, int p
 		.position = position };
 }
 
-static double time_prefill(struct engine_bench *b, int n) {
+static struct engine_time time_prefill(struct engine_bench *b, int n) {
 	static struct row rows[ENGINE_PREFILL];
 	struct subnet subnet = subnet_of(b, b->layers);
 	struct sequence *s = opened(sequence_open(b->w, &subnet, n));
 	for (int i = 0; i < n; i++)
 		rows[i] = row_at(b, s, i);
-	double start = limits_seconds();
+	struct clocks start = clocks_now();
 	step_run(b->w, rows, n);
 	step_logits(b->w, (int[]){ n - 1 }, 1);
-	double seconds = limits_seconds() - start;
+	struct engine_time time = time_since(b, start, 1);
 	sequence_close(b->w, s);
-	return seconds;
+	return time;
 }
 
 /* Opens n sequences of one depth with the context in them: one is run, the others are its forks. */
@@ -212,24 +232,24 @@ static void decode_step(struct engine_bench *b, struct sequence **s, int n) {
 }
 
 /* Seconds of one decode step over `count` sequences of each depth, together or a batch each. */
-static double time_depths(
+static struct engine_time time_depths(
                 struct engine_bench *b, const int *depths, int n_depths, int count, bool together) {
 	struct sequence *s[SEQUENCES];
 	int n = n_depths * count, batch = together ? n : count;
 	for (int i = 0; i < n_depths; i++)
 		open_sequences(b, s + i * count, count, depths[i]);
 	decode_step(b, s, n); /* blocks are taken and copied here, not in the timing */
-	double start = limits_seconds();
+	struct clocks start = clocks_now();
 	for (int turn = 0; turn < ENGINE_TURNS; turn++)
 		for (int i = 0; i < n; i += batch)
 			decode_step(b, s + i, batch);
-	double seconds = (limits_seconds() - start) / ENGINE_TURNS;
+	struct engine_time time = time_since(b, start, ENGINE_TURNS);
 	for (int i = 0; i < n; i++)
 		sequence_close(b->w, s[i]);
-	return seconds;
+	return time;
 }
 
-double engine_time(struct engine_bench *b, const struct engine_point *p) {
+struct engine_time engine_time(struct engine_bench *b, const struct engine_point *p) {
 	int thirds[3] = { b->layers, b->layers > 1 ? b->layers / 2 : 1,
 		b->layers > 3 ? b->layers / 4 : 1 };
 	switch (p->kind) {
