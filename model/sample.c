@@ -24,6 +24,7 @@ enum {
 	DIGITS = 1 << DIGIT_BITS,
 	BINS = 2048, /* of z, BINS_PER_UNIT for each unit from 0 down; the last has all the rest */
 	BINS_PER_UNIT = 64,
+	STRIDE = 64, /* tokens looked at together for one that is beyond a limit */
 };
 
 /* Below every adjusted logit. */
@@ -156,11 +157,31 @@ static void penalise_presence(struct sampler *s, const int32_t *tokens, size_t n
 	}
 }
 
+/* The loops over a vocabulary stand by themselves, without branches, so that compilers make them of
+ * vectors. */
+static void copy_bounded(float *restrict z, const float *restrict logits, int n) {
+	for (int i = 0; i < n; i++)
+		z[i] = bounded(logits[i]);
+}
+
+/* A score that nobody computed cannot win, whatever was added to it. */
+static void ban_missing(float *restrict z, const float *restrict logits, int n) {
+	for (int i = 0; i < n; i++)
+		z[i] = logits[i] < -FLT_MAX ? BANNED : z[i];
+}
+
+/* z = (z - largest) / temperature */
+static void relate(float *z, int n, float largest, float temperature) {
+	for (int i = 0; i < n; i++) {
+		float x = (z[i] - largest) / temperature;
+		z[i] = x > -LARGEST_LOGIT ? x : BANNED;
+	}
+}
+
 /* s->z = the logits after penalties, bias and bans. Costs vocab + history. */
 static void adjust(struct sampler *s, const float *logits, const struct sampling *how,
                 const int32_t *prompt, size_t n_prompt, const int32_t *answer, size_t n_answer) {
-	for (int i = 0; i < s->vocab; i++)
-		s->z[i] = bounded(logits[i]);
+	copy_bounded(s->z, logits, s->vocab);
 	if (how->repetition_penalty != 1) {
 		count_tokens(s, prompt, n_prompt);
 		count_tokens(s, answer, n_answer);
@@ -179,17 +200,34 @@ static void adjust(struct sampler *s, const float *logits, const struct sampling
 	for (int i = 0; i < how->n_banned; i++)
 		if (known(s, how->banned[i]))
 			s->z[how->banned[i]] = BANNED;
-	for (int i = 0; i < s->vocab; i++)
-		if (logits[i] == -INFINITY)
-			s->z[i] = BANNED;
+	ban_missing(s->z, logits, s->vocab);
+}
+
+/*
+ * The first from, from + STRIDE, ... of which the next STRIDE numbers hold one beyond `limit`; n if
+ * there is none. What is looked for is rare, and looking at many at once is cheap.
+ */
+static int find_beyond(const float *x, int from, int n, float limit) {
+	for (; from + STRIDE <= n; from += STRIDE) {
+		int any = 0;
+		for (int i = 0; i < STRIDE; i++)
+			any |= x[from + i] > limit;
+		if (any)
+			return from;
+	}
+	for (int i = from; i < n; i++)
+		if (x[i] > limit)
+			return from;
+	return n;
 }
 
 /* Index of the largest of x[0..n), the lowest on ties. */
 static int32_t index_of_largest(const float *x, int n) {
 	int best = 0;
-	for (int i = 1; i < n; i++)
-		if (x[i] > x[best])
-			best = i;
+	for (int at = 0; (at = find_beyond(x, at, n, x[best])) < n; at += STRIDE)
+		for (int i = at; i < n && i < at + STRIDE; i++)
+			if (x[i] > x[best])
+				best = i;
 	return best;
 }
 
@@ -248,15 +286,18 @@ static double block_mass(const struct softmax_sum *b) {
 	return (double)b->sum * (double)mathf_exp(b->max);
 }
 
-static int bin_of(float z) {
-	float bin = z * -BINS_PER_UNIT;
-	return bin < BINS - 1 ? (int)bin : BINS - 1;
-}
-
 static void fill_bins(struct sampler *s) {
+	int32_t bins[STRIDE];
 	memset(s->bins, 0, sizeof s->bins);
-	for (int i = 0; i < s->vocab; i++)
-		s->bins[bin_of(s->z[i])]++;
+	for (int at = 0; at < s->vocab; at += STRIDE) {
+		int n = s->vocab - at < STRIDE ? s->vocab - at : STRIDE;
+		for (int i = 0; i < n; i++) {
+			float bin = s->z[at + i] * -BINS_PER_UNIT;
+			bins[i] = (int32_t)(bin < BINS - 1 ? bin : BINS - 1);
+		}
+		for (int i = 0; i < n; i++)
+			s->bins[bins[i]]++;
+	}
 }
 
 /* The bin that holds the k-th best token. */
@@ -281,9 +322,13 @@ static int bin_of_rest(const struct sampler *s, double mass) {
 /* Takes the tokens of the bins 0 .. last as candidates. */
 static int take_candidates(struct sampler *s, int last) {
 	int n = 0;
-	for (int i = 0; i < s->vocab; i++) {
-		s->ids[n] = i;
-		n += bin_of(s->z[i]) <= last;
+	/* Of all bins but the last, which has no end; scaling by a power of two rounds nothing. */
+	float limit = last == BINS - 1 ? -INFINITY : (float)-(last + 1) / BINS_PER_UNIT;
+	for (int at = 0; (at = find_beyond(s->z, at, s->vocab, limit)) < s->vocab; at += STRIDE) {
+		for (int i = at; i < s->vocab && i < at + STRIDE; i++) {
+			s->ids[n] = i;
+			n += s->z[i] > limit;
+		}
 	}
 	return n;
 }
@@ -388,10 +433,7 @@ bool sample_token(struct sampler *s, const float *logits, const struct sampling 
 		*ret_token = best;
 		return true;
 	}
-	for (int i = 0; i < s->vocab; i++) {
-		float z = (s->z[i] - largest) / sampling->temperature;
-		s->z[i] = z > -LARGEST_LOGIT ? z : BANNED;
-	}
+	relate(s->z, s->vocab, largest, sampling->temperature);
 	*ret_token = draw(s, sampling, sample_uniform(sampling->seed, choice, position));
 	return true;
 }
@@ -412,6 +454,19 @@ static int insert_top(struct token_logprob *top, int n, int n_top, int32_t token
 	return n + 1;
 }
 
+/* The best n_top of x[0..n), lower ids first on ties; returns how many there are. */
+static int find_top(const float *x, int n, int n_top, struct token_logprob *ret_top) {
+	int found = 0, at = 0;
+	for (; at < n && found < n_top; at++)
+		found = insert_top(ret_top, found, n_top, at, x[at]);
+	while (n_top > 0 && (at = find_beyond(x, at, n, ret_top[n_top - 1].logprob)) < n) {
+		int end = n - at < STRIDE ? n : at + STRIDE;
+		for (; at < end; at++)
+			found = insert_top(ret_top, found, n_top, at, x[at]);
+	}
+	return found;
+}
+
 bool sample_logprobs(struct sampler *s, const float *logits, int32_t token, int n_top,
                 float *ret_logprob, struct token_logprob *ret_top, int *ret_rank) {
 	assert(known(s, token) && n_top <= s->vocab);
@@ -427,9 +482,7 @@ bool sample_logprobs(struct sampler *s, const float *logits, int32_t token, int 
 	float log_sum = s->normalised ? 0 : mathf_log(all.sum);
 	*ret_logprob = logits[token] - all.max - log_sum;
 
-	int n = 0;
-	for (int i = 0; n_top > 0 && i < s->vocab; i++)
-		n = insert_top(ret_top, n, n_top, i, logits[i]);
+	int n = find_top(logits, s->vocab, n_top, ret_top);
 	for (int i = 0; i < n; i++)
 		ret_top[i].logprob = ret_top[i].logprob - all.max - log_sum;
 
