@@ -198,16 +198,47 @@ bool sequence_narrow(struct workspace *w, struct sequence *s, const struct subne
 
 void sequence_extend(struct workspace *w, struct sequence *s, int count) {
 	assert(s->open && s->length + count <= s->tokens);
-	int depth = plan_of(s)->depth;
+	int depth = plan_of(s)->depth, last = s->length / KV_TILE;
 	int blocks = (s->length + count + KV_TILE - 1) / KV_TILE;
 	for (int r = 0; r < depth; r++) {
 		void **table = rank_table(w, s, r);
+		/* Blocks after the last one may be left from before a rewind: nobody shares them. */
 		if (s->length % KV_TILE != 0)
-			table[s->blocks - 1] = kv_separate(&w->kv, table[s->blocks - 1]);
+			table[last] = kv_separate(&w->kv, table[last]);
 		for (int t = s->blocks; t < blocks; t++)
 			table[t] = kv_take(&w->kv);
 	}
-	s->blocks = blocks;
+	if (blocks > s->blocks)
+		s->blocks = blocks;
+}
+
+/* Positions [from, to) of a block become zeros. */
+static void clear_positions(const struct workspace *w, void *block, int from, int to) {
+	const struct stack_facts *facts = stack_facts(w, STACK_DECODER);
+	w->ops->kv_store(&(struct kv_rows){
+	                .block = block,
+	                .format = w->kv_format,
+	                .k = w->zeros,
+	                .v = w->zeros,
+	                .position = from,
+	                .count = to - from,
+	                .n_heads = facts->heads,
+	                .head_dim = facts->head_dim,
+	});
+}
+
+void sequence_rewind(struct workspace *w, struct sequence *s, int length, bool clear) {
+	assert(s->open && 0 <= length && length <= s->length);
+	for (int r = 0; clear && r < plan_of(s)->depth; r++) {
+		void **table = rank_table(w, s, r);
+		for (int from = length; from < s->length;) {
+			int end = (from / KV_TILE + 1) * KV_TILE;
+			int to = end < s->length ? end : s->length;
+			clear_positions(w, table[from / KV_TILE], from, to);
+			from = to;
+		}
+	}
+	s->length = length;
 }
 
 void sequence_begin_source(struct workspace *w, struct sequence *s) {

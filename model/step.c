@@ -23,6 +23,10 @@ static void check_row(const struct workspace *w, const struct row *row) {
 	assert(facts->layers > 0);
 	assert(0 <= row->token && row->token < vocab_of(w, row->stack));
 	assert(facts->token_types == 0 || (0 <= row->type && row->type < facts->token_types));
+	if (row->at)
+		assert(row->stack == STACK_DECODER
+		                && plan_contains(&row->sequence->subnet.stack[STACK_DECODER],
+		                                &row->at->stack[STACK_DECODER]));
 	(void)facts;
 }
 
@@ -42,8 +46,10 @@ static void cut_into_runs(struct workspace *w, const struct row *rows, int n) {
 			*run = (struct run){ .sequence = row->sequence,
 				.stack = row->stack,
 				.first = i,
-				.position = row->position };
+				.position = row->position,
+				.at = row->at ? row->at : &row->sequence->subnet };
 		}
+		assert(run->at == (row->at ? row->at : &row->sequence->subnet));
 		assert(row->position == run->position + run->count);
 		run->count++;
 		w->row_stacks[i] = (uint8_t)row->stack;
@@ -79,7 +85,8 @@ static void extend_sequences(struct workspace *w) {
 	}
 }
 
-/* The run of a layer of a walk that has this rank in the plan of the run's sequence. */
+/* The run of a layer of a walk that has this rank in the plan of the run's sequence. Its cache goes
+ * by that plan, whatever the rows run at. */
 static struct block_run layer_run(
                 const struct workspace *w, enum walk walk, const struct run *run, int rank) {
 	const struct sequence *s = run->sequence;
@@ -115,9 +122,9 @@ static void list_rows(struct workspace *w, enum walk walk, int layer) {
 		const struct run *run = &w->runs[r];
 		if (run->stack != stack)
 			continue;
-		int rank = plan_rank(&run->sequence->subnet.stack[kept_by], layer);
-		if (rank < 0)
+		if (plan_rank(&run->at->stack[kept_by], layer) < 0)
 			continue;
+		int rank = plan_rank(&run->sequence->subnet.stack[kept_by], layer);
 		struct block_run *to = &runs[rows->n_runs++];
 		*to = layer_run(w, walk, run, rank);
 		to->first = rows->n;

@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "model/head.h"
 
@@ -101,8 +102,12 @@ static bool scratch_init(struct workspace *w) {
 	w->logits = workspace_rows(has_scores(facts) ? logit_rows : 0, w->ld_logits);
 	w->head = workspace_rows(logit_rows, w->ld_head);
 	w->classes = workspace_rows(logit_rows, w->ld_classes);
+	size_t dim = (size_t)stack_facts(w, STACK_DECODER)->dim;
+	w->zeros = workspace_rows(1, workspace_row_stride((int)dim));
+	if (w->zeros)
+		memset(w->zeros, 0, dim * sizeof *w->zeros);
 	return w->x && s->packed && s->qkv && s->ffn && s->inputs.rows && s->attend && w->logits
-	                && w->head && w->classes;
+	                && w->head && w->classes && w->zeros;
 }
 
 /*
@@ -241,6 +246,7 @@ void workspace_destroy(struct workspace *w) {
 	adaptive_finish(w);
 	free(w->head);
 	free(w->classes);
+	free(w->zeros);
 	free(w->source_kv);
 	free(w->source_tiles);
 	free(w->runs);

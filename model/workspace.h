@@ -35,6 +35,7 @@ struct run {
 	enum stack stack;
 	int first, count;   /* rows */
 	int position;       /* of the first row */
+	const struct subnet *at; /* what its rows run at: the sequence's own subnet, or a draft's */
 	void *const *tiles; /* of an encoder run: keys and values of the layer in progress */
 };
 
@@ -103,6 +104,7 @@ struct workspace {
 	size_t ld_head;
 	float *classes; /* [max_logit_rows][most classes] */
 	size_t ld_classes;
+	float *zeros; /* [dim] of the decoder */
 	struct adaptive_scratch adaptive;
 
 	/* The step in progress, or the last one. */
