@@ -124,6 +124,20 @@ static inline vec vec_upper_bf16(vec v) {
 	return _mm256_and_ps(upper, v);
 }
 
+/* a[0] b[0] a[1] b[1] ...: the first half of that, then the second. */
+static inline void vec_interleave(vec *a, vec *b) {
+	vec low = _mm256_unpacklo_ps(*a, *b), high = _mm256_unpackhi_ps(*a, *b);
+	*a = _mm256_permute2f128_ps(low, high, 0x20);
+	*b = _mm256_permute2f128_ps(low, high, 0x31);
+}
+
+/* And back. */
+static inline void vec_part(vec *a, vec *b) {
+	vec low = _mm256_permute2f128_ps(*a, *b, 0x20), high = _mm256_permute2f128_ps(*a, *b, 0x31);
+	*a = _mm256_shuffle_ps(low, high, 0x88);
+	*b = _mm256_shuffle_ps(low, high, 0xdd);
+}
+
 /* The 16 virtual lanes, joined 8, 4, 2 and 1 apart. */
 static inline float lanes_sum(const vec lanes[2]) {
 	vec eight = _mm256_add_ps(lanes[0], lanes[1]);
@@ -139,6 +153,7 @@ static inline float lanes_max(const vec lanes[2]) {
 	return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
 
+#include "model/vector_int_avx2.h"
 #include "model/vector_ops.h"
 
 const struct ops *ops_avx2(void) {

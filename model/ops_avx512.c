@@ -2,6 +2,7 @@
 /* The AVX-512 table (F, BW, DQ, VL): the algorithms of model/vector_ops.h over 16 lanes. */
 #include "model/vector_avx512.h"
 
+#include "model/vector_int_avx512.h"
 #include "model/vector_ops.h"
 
 const struct ops *ops_avx512(void) {

@@ -6,6 +6,7 @@
 #include "model/mathf.h"
 #include "model/ops.h"
 #include "model/ops_shared.h"
+#include "model/quantise.h"
 
 enum { PANEL = 16 };
 
@@ -97,6 +98,8 @@ static void c_bf16_linear(const struct linear *l, int first_panel, int end_panel
 		}
 	}
 }
+
+#include "model/scalar_int.h"
 
 static float lanes_sum(float *lanes) {
 	for (int apart = LANES_FIXED / 2; apart > 0; apart /= 2)
@@ -251,6 +254,8 @@ const struct ops *ops_c(void) {
 				.unpack_row = c_bf16_unpack_row,
 				.linear = c_bf16_linear,
 			},
+			[WEIGHTS_INT8] = SCALAR_INT8,
+			[WEIGHTS_INT4] = SCALAR_INT4,
 		},
 		.norm = c_norm,
 		.kv_store = c_kv_store,

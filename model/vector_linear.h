@@ -151,7 +151,7 @@ static void linear_run(const struct kernel *kernel, const struct linear *l, int 
 }
 
 /* Where the sums are the values: f32 and bf16. */
-static void sums_finish(
+static inline void sums_finish(
                 const struct linear *l, int panel, int first_row, int rows, const void *sums) {
 	int first = panel * PANEL, left = l->w->n_out - first;
 	for (int r = 0; r < rows; r++) {

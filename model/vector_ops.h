@@ -7,6 +7,9 @@
 
 #include "model/vector_bf16.h"
 #include "model/vector_f32.h"
+#include "model/vector_int.h"
+#include "model/vector_int4.h"
+#include "model/vector_int8.h"
 
 enum { GROUP = LANES_FIXED / LANES };
 
@@ -105,6 +108,8 @@ static void vec_max_sum_exp(const float *x, int n, float *ret_max, float *ret_su
 			                           "output, " set " (bits equal to plain C)"),     \
 			[WEIGHTS_BF16] = VECTOR_BF16("bf16 weights widened, f32 inputs and sums, " \
 			                             set " (bits equal to plain C)"),              \
+			[WEIGHTS_INT8] = VECTOR_INT(8, "int8 weights and inputs, exact integer sums, " set), \
+			[WEIGHTS_INT4] = VECTOR_INT(4, "int4 weights, int8 inputs, exact integer sums of groups, " set), \
 		},                                                                                 \
 		.norm = vec_norm, .kv_store = vec_kv_store, .attend = vec_attend,                   \
 		.attend_scratch = vec_attend_scratch, .max_sum_exp = vec_max_sum_exp, \

@@ -9,6 +9,7 @@
 #include "model/ops.h"
 
 const struct ops *portable_avx512(void);
+const struct ops *portable_avx512_vnni(void);
 const struct ops *portable_avx512_bf16(void);
 
 /* VDPBF16PS in one lane: sum, and two pairs of bf16 in the halves of 32 bits each. */

@@ -3,6 +3,8 @@
 #include "tests/portable.h"
 #include "tests/portable_vectors.h"
 
+#include "tests/portable_int.h"
+
 #include "model/vector_ops.h"
 
 const struct ops *portable_avx512(void) {

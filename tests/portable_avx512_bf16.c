@@ -69,7 +69,7 @@ static vec vec_round_bf16(vec first, vec second) {
 const struct ops *portable_avx512_bf16(void) {
 	static struct ops table;
 	if (!table.name) {
-		table = *portable_avx512();
+		table = *portable_avx512_vnni();
 		dot_install(&table.formats[WEIGHTS_BF16]);
 		table.name = "avx512-bf16, portable";
 	}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What int8 and int4 products of an overlay have in common (model/quantise.h defines both): rows of
+ * inputs as integers, and the sums as floats. Included after model/vector_linear.h and the table's
+ * integers.
+ */
+#include "model/quantise.h"
+
+enum {
+	INT_CHUNK = 64,        /* inputs made at a time */
+	INT_INPUTS_FIRST = 64, /* where the integers of a row begin */
+};
+
+/* What a row of inputs begins with. */
+struct int_row {
+	float scale;
+	int32_t offset; /* to add to its int8 sums: weights are 128 too large there */
+};
+
+/* quantise_scale, side by side. */
+static float int_scale(const float *x, int n, float *ret_factor) {
+	vec largest[2] = { vec_zero(), vec_zero() };
+	int i = 0;
+	for (; i + 2 * LANES <= n; i += 2 * LANES)
+		for (int j = 0; j < 2; j++)
+			largest[j] = vec_int_max(largest[j], vec_abs(vec_load(x + i + j * LANES)));
+	for (; i < n; i += LANES)
+		largest[0] = vec_int_max(largest[0], vec_abs(vec_load_first(x + i, n - i)));
+	float lanes[LANES];
+	vec_store(lanes, vec_int_max(largest[0], largest[1]));
+	return quantise_scale(lanes, LANES, ret_factor);
+}
+
+/* The next INT_CHUNK inputs, of which n exist (more: all). Returns the sums of each half (bytes_sums). */
+TILE_INLINE void int_chunk(const float *x, int n, float factor, int8_t *to) {
+	const vec round = vec_set(EXP_ROUND);
+	if (!(factor > 0)) {
+		memset(to, 0, INT_CHUNK);
+		return;
+	}
+	for (int i = 0; i < INT_CHUNK; i += LANES) {
+		vec v = n >= INT_CHUNK ? vec_load(x + i) : vec_load_first(x + i, n - i);
+		vec_store_bytes(to + i, vec_add(vec_mul(v, vec_set(factor)), round));
+	}
+}
+
+/* The sum of the 32 integers from `from` on. */
+static inline int32_t bytes_sum(const int8_t *from) {
+	uint32_t sums = bytes_sums(from);
+	return (int16_t)(sums & 0xffff) + (int16_t)(sums >> 16);
+}
+
+/* Where the scales of a panel's outputs are. */
+static const float *panel_scales(const struct kernel *k, const struct linear *l, int panel) {
+	return (const float *)(const void *)(weights_at(k, l, panel + 1, 0) - k->panel_tail);
+}
+
+/* Scales for the sums of some rows; writes y. Whole numbers still lack the row's offset. */
+TILE_INLINE void int_finish(const struct kernel *k, const struct linear *l, int panel,
+                int first_row, int rows, const float *sums, const bool whole) {
+	const float *scales = panel_scales(k, l, panel);
+	int first = panel * PANEL;
+	for (int j = 0; j < PANEL && first + j < l->w->n_out; j += LANES) {
+		vec scale = vec_load(scales + j);
+		for (int r = 0; r < rows; r++) {
+			const struct int_row *row = (const void *)((const char *)l->x
+			                + (size_t)(first_row + r) * l->x_stride);
+			vec value = vec_load(sums + r * PANEL + j);
+			if (whole)
+				value = vec_from_int(
+				                vec_int_add(value, vec_set_bits(&row->offset)));
+			value = vec_mul(vec_mul(value, scale), vec_set(row->scale));
+			value_store(l, value, first_row + r, first + j, l->w->n_out - first - j);
+		}
+	}
+}
+
+static size_t int8_matrix_bytes(int n_out, int n_in) {
+	return int8_panels_bytes(PANEL, n_out, n_in);
+}
+
+static void int8_pack(void *data, int n_out, int n_in, const float *src, int first, int count) {
+	(void)n_out;
+	int8_panels_pack(PANEL, data, n_in, src, first, count);
+}
+
+static void int8_unpack_row(const struct matrix *w, int out, float *dst) {
+	int8_panels_unpack_row(PANEL, w, out, dst);
+}
+
+static size_t int4_matrix_bytes(int n_out, int n_in) {
+	return int4_panels_bytes(PANEL, n_out, n_in);
+}
+
+static void int4_pack(void *data, int n_out, int n_in, const float *src, int first, int count) {
+	(void)n_out;
+	int4_panels_pack(PANEL, data, n_in, src, first, count);
+}
+
+static void int4_unpack_row(const struct matrix *w, int out, float *dst) {
+	int4_panels_unpack_row(PANEL, w, out, dst);
+}
+
+enum {
+	INT8_STEP = 4 * PANEL,                      /* bytes of one group of inputs in a panel */
+	INT4_SCALES = PANEL * (int)sizeof(int16_t), /* before the weights of a group */
+	INT4_STEP = INT4_SCALES + PANEL * INT4_GROUP / 2,
+	INT4_QUADS = INT4_GROUP / 8, /* fours of inputs in half a group */
+};
+
+/* Half a group of two vectors of outputs, the fours of inputs in order. */
+TILE_INLINE void int4_open(const char *b, vec w[2][INT4_QUADS]) {
+	UNROLL
+	for (int q = 0; q < INT4_QUADS / 2; q++) {
+		UNROLL
+		for (int j = 0; j < 2; j++) {
+			vec both = vec_load(
+			                (const float *)(const void *)b + (q * PANEL + j * LANES));
+			w[j][q] = vec_low_halves(both);
+			w[j][q + INT4_QUADS / 2] = vec_high_halves(both);
+		}
+	}
+}
+
+#define VECTOR_INT(bits, sentence)                                                                 \
+	{                                                                                          \
+		.arithmetic = sentence, .matrix_bytes = int##bits##_matrix_bytes,                  \
+		.pack = int##bits##_pack, .unpack_row = int##bits##_unpack_row,                    \
+		.input_bytes = int##bits##_input_bytes, .input = int##bits##_input,                \
+		.linear = int##bits##_linear,                                                      \
+	}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * int8 products without an instruction for bytes: both are opened to 16 bits, whose products are
+ * added in pairs to 32 (VPMADDWD): exact. Weights open to bytes 0 and 2, then 1 and 3 of every four,
+ * and so lie the inputs.
+ */
+static size_t int8_input_bytes(int n_in) {
+	return INT_INPUTS_FIRST
+	                + ((size_t)n_in + INT_CHUNK - 1) / INT_CHUNK * INT_CHUNK * sizeof(int16_t);
+}
+
+static void int8_input(const float *x, int n_in, void *ret_input) {
+	struct int_row *row = ret_input;
+	int16_t *to = (int16_t *)(void *)((char *)ret_input + INT_INPUTS_FIRST);
+	int8_t bytes[INT_CHUNK];
+	float factor;
+	int32_t sum = 0;
+	row->scale = int_scale(x, n_in, &factor);
+	for (int i = 0; i < n_in; i += INT_CHUNK) {
+		int_chunk(x + i, n_in - i, factor, bytes);
+		sum += bytes_sum(bytes) + bytes_sum(bytes + INT_CHUNK / 2);
+		for (int k = 0; k < INT_CHUNK; k += 16)
+			bytes_spread(bytes + k, to + i + k);
+	}
+	row->offset = -128 * sum;
+}
+
+TILE_INLINE void int8_products(vec sum[ROWS_MAX][TILE_WIDE], const vec w[2], const char *x,
+                size_t ldx, const int rows) {
+	UNROLL
+	for (int r = 0; r < rows; r++) {
+		vec from = vec_set_bits(x + (size_t)r * ldx);
+		UNROLL
+		for (int j = 0; j < 2; j++) {
+			sum[r][j] = vec_dot_pairs(w[j], from, sum[r][j]);
+			vec_keep(sum[r][j]);
+		}
+	}
+}
+
+TILE_INLINE void int8_run(const struct tile *t, const int rows) {
+	vec sum[ROWS_MAX][TILE_WIDE];
+	const float *b = t->b;
+	const char *x = t->x, *ahead = t->lines ? t->ahead : (const char *)b;
+	tile_begin(t, sum, rows, 2);
+	for (int k = 0, end = 0; k < t->count;) {
+		end = t->count - k < TILE_STEP ? t->count : k + TILE_STEP;
+		ahead = tile_fetch(t, ahead);
+		for (; k < end; k++, b += PANEL, x += 4 * sizeof(int16_t)) {
+			vec all[2] = { vec_load(b), vec_load(b + LANES) };
+			vec even[2] = { vec_even_bytes(all[0]), vec_even_bytes(all[1]) };
+			int8_products(sum, even, x, t->ldx, rows);
+			vec odd[2] = { vec_odd_bytes(all[0]), vec_odd_bytes(all[1]) };
+			int8_products(sum, odd, x + 2 * sizeof(int16_t), t->ldx, rows);
+		}
+	}
+	tile_end(t, sum, rows, 2);
+}
+
+#define TILE_INT8(rows)                                                                            \
+	static void tile_int8_##rows(const struct tile *t) {                                       \
+		int8_run(t, rows);                                                                 \
+	}
+TILE_EACH(TILE_INT8)
+
+#define TILE_INT8_ROWS(rows) [rows] = tile_int8_##rows,
+static tile_function *const int8_tiles[ROWS_MAX + 1] = { TILE_EACH(TILE_INT8_ROWS) };
+static void int8_finish(
+                const struct linear *l, int panel, int first_row, int rows, const void *sums);
+
+static const struct kernel int8_kernel = {
+	.group = 4,
+	.panel_bytes = INT8_STEP,
+	.input_first = INT_INPUTS_FIRST,
+	.input_bytes = 4 * sizeof(int16_t),
+	.slice = 256,
+	.block = 256,
+	.tiles = int8_tiles,
+	.finish = int8_finish,
+	.panel_tail = PANEL * sizeof(float),
+};
+
+static void int8_finish(
+                const struct linear *l, int panel, int first_row, int rows, const void *sums) {
+	int_finish(&int8_kernel, l, panel, first_row, rows, sums, true);
+}
+
+static void int8_linear(const struct linear *l, int first_panel, int end_panel) {
+	linear_run(&int8_kernel, l, first_panel, end_panel);
+}

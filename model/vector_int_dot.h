@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * int8 and int4 products by an instruction that adds four products of an unsigned and a signed byte
+ * to 32 bits without saturating (vec_dot_bytes; VPDPBUSD): the weights are the unsigned ones, by
+ * their offset too large, and what that adds is taken out for each row. Instead of
+ * model/vector_int8.h and vector_int4.h, in their layout of weights.
+ *
+ * A row of int8 inputs is its integers; of int4 inputs, for each group, -8 times their sum, then the
+ * integers.
+ */
+enum { INT4_OFFSET = sizeof(int32_t), INT4_INPUTS = INT4_OFFSET + INT4_GROUP };
+_Static_assert((int)INT_CHUNK == (int)INT4_GROUP, "inputs are made in groups");
+
+static size_t int8_input_bytes(int n_in) {
+	return INT_INPUTS_FIRST + ((size_t)n_in + INT_CHUNK - 1) / INT_CHUNK * INT_CHUNK;
+}
+
+static void int8_input(const float *x, int n_in, void *ret_input) {
+	struct int_row *row = ret_input;
+	int8_t *to = (int8_t *)ret_input + INT_INPUTS_FIRST;
+	float factor;
+	int32_t sum = 0;
+	row->scale = int_scale(x, n_in, &factor);
+	for (int i = 0; i < n_in; i += INT_CHUNK) {
+		int_chunk(x + i, n_in - i, factor, to + i);
+		sum += bytes_sum(to + i) + bytes_sum(to + i + INT_CHUNK / 2);
+	}
+	row->offset = -128 * sum;
+}
+
+static size_t int4_input_bytes(int n_in) {
+	size_t groups = ((size_t)n_in + INT4_GROUP - 1) / INT4_GROUP;
+	return (INT_INPUTS_FIRST + groups * INT4_INPUTS + 63) / 64 * 64;
+}
+
+static void int4_input(const float *x, int n_in, void *ret_input) {
+	struct int_row *row = ret_input;
+	char *to = (char *)ret_input + INT_INPUTS_FIRST;
+	float factor;
+	row->scale = int_scale(x, n_in, &factor);
+	for (int i = 0; i < n_in; i += INT4_GROUP, to += INT4_INPUTS) {
+		int8_t *bytes = (int8_t *)to + INT4_OFFSET;
+		int_chunk(x + i, n_in - i, factor, bytes);
+		int32_t offset = -8 * (bytes_sum(bytes) + bytes_sum(bytes + INT4_GROUP / 2));
+		memcpy(to, &offset, sizeof offset);
+	}
+}
+
+/* ---- int8 ---- */
+
+TILE_INLINE void int8_run(const struct tile *t, const int rows) {
+	vec sum[ROWS_MAX][TILE_WIDE];
+	const float *b = t->b;
+	const char *x = t->x, *ahead = t->lines ? t->ahead : (const char *)b;
+	tile_begin(t, sum, rows, 2);
+	for (int k = 0, end = 0; k < t->count;) {
+		end = t->count - k < TILE_STEP ? t->count : k + TILE_STEP;
+		ahead = tile_fetch(t, ahead);
+		for (; k < end; k++, b += PANEL, x += 4) {
+			vec w[2] = { vec_load(b), vec_load(b + LANES) };
+			UNROLL
+			for (int r = 0; r < rows; r++) {
+				vec from = vec_set_bits(x + (size_t)r * t->ldx);
+				UNROLL
+				for (int j = 0; j < 2; j++) {
+					sum[r][j] = vec_dot_bytes(w[j], from, sum[r][j]);
+					vec_keep(sum[r][j]);
+				}
+			}
+		}
+	}
+	tile_end(t, sum, rows, 2);
+}
+
+#define TILE_INT8(rows)                                                                            \
+	static void tile_int8_##rows(const struct tile *t) {                                       \
+		int8_run(t, rows);                                                                 \
+	}
+TILE_EACH(TILE_INT8)
+
+#define TILE_INT8_ROWS(rows) [rows] = tile_int8_##rows,
+static tile_function *const int8_tiles[ROWS_MAX + 1] = { TILE_EACH(TILE_INT8_ROWS) };
+static void int8_finish(
+                const struct linear *l, int panel, int first_row, int rows, const void *sums);
+
+static const struct kernel int8_kernel = {
+	.group = 4,
+	.panel_bytes = INT8_STEP,
+	.input_first = INT_INPUTS_FIRST,
+	.input_bytes = 4,
+	.slice = 256,
+	.block = 256,
+	.tiles = int8_tiles,
+	.finish = int8_finish,
+	.panel_tail = PANEL * sizeof(float),
+};
+
+static void int8_finish(
+                const struct linear *l, int panel, int first_row, int rows, const void *sums) {
+	int_finish(&int8_kernel, l, panel, first_row, rows, sums, true);
+}
+
+static void int8_linear(const struct linear *l, int first_panel, int end_panel) {
+	linear_run(&int8_kernel, l, first_panel, end_panel);
+}
+
+/* ---- int4 ---- */
+
+enum { INT4_ROWS = 4 }; /* rows at a time: 16 registers of weights, 8 of sums */
+
+/* Half a group of some rows and two vectors of outputs. */
+TILE_INLINE void int4_half(vec sum[INT4_ROWS][2], const vec w[2][INT4_QUADS], const char *x,
+                size_t ldx, const int rows) {
+	UNROLL
+	for (int q = 0; q < INT4_QUADS; q++) {
+		UNROLL
+		for (int r = 0; r < rows; r++) {
+			vec from = vec_set_bits(x + (size_t)r * ldx + 4 * q);
+			UNROLL
+			for (int j = 0; j < 2; j++) {
+				sum[r][j] = vec_dot_bytes(w[j][q], from, sum[r][j]);
+				vec_keep(sum[r][j]);
+			}
+		}
+	}
+}
+
+/* The first half of a group: the sums so far go to part. */
+TILE_INLINE void int4_first(const vec w[2][INT4_QUADS], const char *x, size_t ldx, float *part,
+                const int rows) {
+	vec sum[INT4_ROWS][2];
+	UNROLL
+	for (int r = 0; r < rows; r++)
+		sum[r][0] = sum[r][1] = vec_set_bits(x + (size_t)r * ldx);
+	int4_half(sum, w, x + INT4_OFFSET, ldx, rows);
+	UNROLL
+	for (int r = 0; r < rows; r++) {
+		vec_store(part + r * PANEL, sum[r][0]);
+		vec_store(part + r * PANEL + LANES, sum[r][1]);
+	}
+}
+
+/* The second half: the whole group's sums times its scales are added to c. */
+TILE_INLINE void int4_second(const vec w[2][INT4_QUADS], const vec scale[2], const char *x,
+                size_t ldx, const float *part, float *c, size_t ldc, const int rows) {
+	vec sum[INT4_ROWS][2];
+	UNROLL
+	for (int r = 0; r < rows; r++) {
+		sum[r][0] = vec_load(part + r * PANEL);
+		sum[r][1] = vec_load(part + r * PANEL + LANES);
+	}
+	int4_half(sum, w, x + INT4_OFFSET + INT4_GROUP / 2, ldx, rows);
+	UNROLL
+	for (int r = 0; r < rows; r++) {
+		UNROLL
+		for (int j = 0; j < 2; j++) {
+			float *to = c + (size_t)r * ldc + j * LANES;
+			vec_store(to, vec_fma(vec_from_int(sum[r][j]), scale[j], vec_load(to)));
+		}
+	}
+}
+
+/* One group of inputs times all rows; each half is opened once. */
+TILE_INLINE void int4_group(const struct tile *t, const char *b, const char *x, const int rows) {
+	_Alignas(64) float part[ROWS_MAX * PANEL];
+	const vec scale[2] = { vec_from_int16(b), vec_from_int16(b + LANES * sizeof(int16_t)) };
+	const int rest = rows % INT4_ROWS, whole = rows - rest;
+	float *c = t->c;
+	vec w[2][INT4_QUADS];
+	int4_open(b + INT4_SCALES, w);
+	for (int r = 0; r < whole; r += INT4_ROWS)
+		int4_first(w, x + (size_t)r * t->ldx, t->ldx, part + r * PANEL, INT4_ROWS);
+	int4_first(w, x + (size_t)whole * t->ldx, t->ldx, part + whole * PANEL, rest);
+	int4_open(b + INT4_SCALES + PANEL * INT4_GROUP / 4, w);
+	for (int r = 0; r < whole; r += INT4_ROWS)
+		int4_second(w, scale, x + (size_t)r * t->ldx, t->ldx, part + r * PANEL,
+		                c + (size_t)r * t->ldc, t->ldc, INT4_ROWS);
+	int4_second(w, scale, x + (size_t)whole * t->ldx, t->ldx, part + whole * PANEL,
+	                c + (size_t)whole * t->ldc, t->ldc, rest);
+}
+
+TILE_INLINE void int4_run(const struct tile *t, const int rows) {
+	const char *b = t->b, *x = t->x, *ahead = t->lines ? t->ahead : b;
+	if (t->fresh)
+		for (int r = 0; r < rows; r++)
+			memset((float *)t->c + (size_t)r * t->ldc, 0, PANEL * sizeof(float));
+	for (int k = 0; k < t->count; k++, b += INT4_STEP, x += INT4_INPUTS) {
+		if (k % TILE_STEP == 0)
+			ahead = tile_fetch(t, ahead);
+		int4_group(t, b, x, rows);
+	}
+}
+
+#define TILE_INT4(rows)                                                                            \
+	static void tile_int4_##rows(const struct tile *t) {                                       \
+		int4_run(t, rows);                                                                 \
+	}
+TILE_EACH(TILE_INT4)
+
+#define TILE_INT4_ROWS(rows) [rows] = tile_int4_##rows,
+static tile_function *const int4_tiles[ROWS_MAX + 1] = { TILE_EACH(TILE_INT4_ROWS) };
+static void int4_finish(
+                const struct linear *l, int panel, int first_row, int rows, const void *sums);
+
+static const struct kernel int4_kernel = {
+	.group = INT4_GROUP,
+	.panel_bytes = INT4_STEP,
+	.input_first = INT_INPUTS_FIRST,
+	.input_bytes = INT4_INPUTS,
+	.slice = 32,
+	.block = 16,
+	.tiles = int4_tiles,
+	.finish = int4_finish,
+	.panel_tail = PANEL * sizeof(float),
+};
+
+static void int4_finish(
+                const struct linear *l, int panel, int first_row, int rows, const void *sums) {
+	int_finish(&int4_kernel, l, panel, first_row, rows, sums, false);
+}
+
+static void int4_linear(const struct linear *l, int first_panel, int end_panel) {
+	linear_run(&int4_kernel, l, first_panel, end_panel);
+}
+
+static const struct format_ops int8_dot = VECTOR_INT(
+                8, "int8 weights and inputs, exact integer sums, VPDPBUSD (bits equal to plain C)");
+static const struct format_ops int4_dot = VECTOR_INT(4,
+                "int4 weights, int8 inputs, exact integer sums of groups, VPDPBUSD (bits equal to "
+                "plain C)");
