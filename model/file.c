@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -74,6 +75,65 @@ char *file_read(const char *dir, const char *name, size_t max, size_t *ret_len, 
 		*ret_len = got;
 	}
 	return text;
+}
+
+/* A file that another process has just renamed is not DIR/NAME.part any more. */
+int file_part_open(const char *dir, const char *name, char *err, size_t errlen) {
+	char path[4096], part[300];
+	struct stat opened, named;
+	snprintf(part, sizeof part, "%.255s.part", name);
+	int fd = join(dir, part, path)
+	                ? open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0644)
+	                : -1;
+	if (fd < 0) {
+		snprintf(err, errlen, "%s: cannot be written: %s", name, strerror(errno));
+		return -1;
+	}
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &opened) == 0 && S_ISREG(opened.st_mode)
+	                && stat(path, &named) == 0 && named.st_ino == opened.st_ino
+	                && named.st_dev == opened.st_dev && ftruncate(fd, 0) == 0)
+		return fd;
+	close(fd);
+	snprintf(err, errlen, "%s: another process is writing it", name);
+	return -1;
+}
+
+bool file_part_finish(
+                int fd, const char *dir, const char *name, bool ok, char *err, size_t errlen) {
+	char path[4096], from[4096], part[300];
+	snprintf(part, sizeof part, "%.255s.part", name);
+	bool named = join(dir, part, from) && join(dir, name, path);
+	ok = ok && fdatasync(fd) == 0 && named && rename(from, path) == 0;
+	if (!ok) {
+		snprintf(err, errlen, "%s: cannot be written: %s", name, strerror(errno));
+		if (named)
+			unlink(from);
+	}
+	close(fd);
+	return ok;
+}
+
+bool file_write(int fd, const void *mem, size_t len, size_t at) {
+	const char *p = mem;
+	while (len > 0) {
+		ssize_t n = pwrite(fd, p, len, (off_t)at);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return false;
+		p += n;
+		at += (size_t)n;
+		len -= (size_t)n;
+	}
+	return true;
+}
+
+bool file_replace(const char *dir, const char *name, const void *mem, size_t len, char *err,
+                size_t errlen) {
+	int fd = file_part_open(dir, name, err, errlen);
+	if (fd < 0)
+		return false;
+	return file_part_finish(fd, dir, name, file_write(fd, mem, len, 0), err, errlen);
 }
 
 bool file_map(const char *dir, const char *name, struct file_map *ret_map, char *err,

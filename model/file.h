@@ -17,6 +17,20 @@ bool file_exists(const char *dir, const char *name);
 char *file_read(const char *dir, const char *name, size_t max, size_t *ret_len, char *err,
                 size_t errlen);
 
+/*
+ * A file that is to take NAME's place whole: DIR/NAME.part, which this process alone may write. -1
+ * with a sentence if it cannot be had, or another process writes it.
+ */
+int file_part_open(const char *dir, const char *name, char *err, size_t errlen);
+/* Gives it its name if all went well (`ok`), else removes it; closes it. False with a sentence. */
+bool file_part_finish(int fd, const char *dir, const char *name, bool ok, char *err, size_t errlen);
+/* All of `mem` to the descriptor at an offset; false with errno set. */
+bool file_write(int fd, const void *mem, size_t len, size_t at);
+
+/* Writes a small file whole, in the place of one that may be there. */
+bool file_replace(const char *dir, const char *name, const void *mem, size_t len, char *err,
+                size_t errlen);
+
 /* A read-only mapping. A file that is cut while it is mapped ends the process: map briefly. */
 struct file_map {
 	const void *mem; /* NULL if the file is empty */

@@ -280,8 +280,9 @@ void model_close(struct model *model) {
 	free(model);
 }
 
-bool model_keep_packed(const struct model *model, const char *dir, char *err, size_t errlen) {
-	return weights_keep(&model->weights, model->ops, dir, err, errlen);
+bool model_keep_packed(const struct model *model, const char *dir, bool (*go_on)(void *arg),
+                void *arg, char *err, size_t errlen) {
+	return weights_keep(&model->weights, model->ops, dir, go_on, arg, err, errlen);
 }
 
 const char *model_arithmetic(const struct model *model) {

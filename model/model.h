@@ -106,10 +106,11 @@ struct model *model_open(
 void model_close(struct model *model);
 
 /*
- * Leaves the packed file for the next start (weights.h). False with a sentence that names it. Any
- * thread, while the model is in use.
+ * Leaves the packed file for the next start (weights.h), as long as `go_on(arg)` says so. False with
+ * a sentence that names it. Any thread, while the model is in use.
  */
-bool model_keep_packed(const struct model *model, const char *dir, char *err, size_t errlen);
+bool model_keep_packed(const struct model *model, const char *dir, bool (*go_on)(void *arg),
+                void *arg, char *err, size_t errlen);
 
 /* One sentence on the arithmetic of the model's products. */
 const char *model_arithmetic(const struct model *model);
@@ -183,6 +184,8 @@ size_t workspace_blocks_total(const struct workspace *w);
 size_t workspace_blocks_reserved(const struct workspace *w);
 size_t workspace_blocks_used(const struct workspace *w);
 size_t workspace_block_bytes(const struct workspace *w);
+/* Bytes of scratch rows; those that no step has used yet cost no memory. */
+size_t workspace_scratch_bytes(const struct workspace *w);
 
 /*
  * Opens a sequence of at most `tokens` tokens and reserves its blocks; NULL if they are not free

@@ -7,11 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "model/file.h"
 #include "model/hash.h"
 
 #define MAGIC "fathompk"
@@ -170,72 +170,35 @@ void packed_close(struct packed_map *map) {
 
 /* ---- writing ---- */
 
-static bool write_all(int fd, const void *mem, size_t len, off_t at) {
-	const char *p = mem;
-	while (len > 0) {
-		ssize_t n = pwrite(fd, p, len < WRITE_BYTES ? len : WRITE_BYTES, at);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return false;
-		p += n;
-		at += n;
-		len -= (size_t)n;
-	}
-	return true;
-}
-
 /* The data first: a file that was left halfway has no header. */
-static bool write_file(int fd, const struct packed_identity *identity, const void *data) {
+static bool write_file(int fd, const struct packed_identity *identity, const void *data,
+                bool (*go_on)(void *arg), void *arg) {
 	struct packed_header header = {
 		.magic = MAGIC, .version = PACKED_VERSION, .order = ORDER, .identity = *identity
 	};
-	if (ftruncate(fd, 0) != 0)
-		return false;
 	/* Where the file system can say at once that there is no room, nothing is written. */
 	if (fallocate(fd, 0, 0, (off_t)(PACKED_DATA + identity->bytes)) != 0 && errno != EOPNOTSUPP
 	                && errno != ENOSYS)
 		return false;
+	for (size_t at = 0; at < identity->bytes; at += WRITE_BYTES) {
+		size_t left = identity->bytes - at;
+		errno = EINTR;
+		if (!go_on(arg)
+		                || !file_write(fd, (const char *)data + at,
+		                                left < WRITE_BYTES ? left : WRITE_BYTES,
+		                                PACKED_DATA + at))
+			return false;
+	}
 	header.content = hash_bytes(data, identity->bytes, 0);
 	header.check = header_hash(&header);
-	return write_all(fd, data, identity->bytes, PACKED_DATA)
-	                && write_all(fd, &header, sizeof header, 0) && fdatasync(fd) == 0;
-}
-
-/*
- * The descriptor of DIR/NAME.part, which this process alone may write; -1 if there is none. A file
- * that another process has just renamed is not it any more.
- */
-static int open_part(const char *part) {
-	struct stat opened, named;
-	int fd = open(part, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-	if (fd < 0)
-		return -1;
-	if (flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &opened) == 0 && S_ISREG(opened.st_mode)
-	                && stat(part, &named) == 0 && named.st_ino == opened.st_ino
-	                && named.st_dev == opened.st_dev)
-		return fd;
-	close(fd);
-	errno = EBUSY;
-	return -1;
+	return file_write(fd, &header, sizeof header, 0);
 }
 
 bool packed_write(const char *dir, const char *name, const struct packed_identity *identity,
-                const void *data, char *err, size_t errlen) {
-	char path[4400], part[4400];
-	snprintf(path, sizeof path, "%.4096s/%.255s", dir, name);
-	snprintf(part, sizeof part, "%.4096s/%.255s.part", dir, name);
-	int fd = open_part(part);
-	if (fd < 0) {
-		snprintf(err, errlen, "%s",
-		                errno == EBUSY ? "another process is writing it" : strerror(errno));
+                const void *data, bool (*go_on)(void *arg), void *arg, char *err, size_t errlen) {
+	int fd = file_part_open(dir, name, err, errlen);
+	if (fd < 0)
 		return false;
-	}
-	bool ok = write_file(fd, identity, data) && rename(part, path) == 0;
-	if (!ok) {
-		snprintf(err, errlen, "%s", strerror(errno));
-		unlink(part);
-	}
-	close(fd);
-	return ok;
+	bool ok = write_file(fd, identity, data, go_on, arg);
+	return file_part_finish(fd, dir, name, ok, err, errlen);
 }

@@ -71,10 +71,11 @@ enum packed_found packed_open(const char *dir, const char *name,
 void packed_close(struct packed_map *map);
 
 /*
- * Writes DIR/NAME. False with one sentence, and nothing is left behind, if that cannot be done or
- * another process is at it. Takes as long as the disk does.
+ * Writes DIR/NAME, as long as `go_on(arg)` says so. False with one sentence that begins with the
+ * name, and nothing is left behind, if that cannot be done or another process is at it. Takes as
+ * long as the disk does.
  */
 bool packed_write(const char *dir, const char *name, const struct packed_identity *identity,
-                const void *data, char *err, size_t errlen);
+                const void *data, bool (*go_on)(void *arg), void *arg, char *err, size_t errlen);
 
 #endif

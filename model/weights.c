@@ -253,18 +253,14 @@ struct weight_sizes weights_sizes(const struct weights *w) {
 		.other = w->fixed_bytes - w->vocabulary_bytes };
 }
 
-bool weights_keep(const struct weights *weights, const struct ops *ops, const char *dir, char *err,
-                size_t errlen) {
+bool weights_keep(const struct weights *weights, const struct ops *ops, const char *dir,
+                bool (*go_on)(void *arg), void *arg, char *err, size_t errlen) {
 	char name[64];
 	packed_name(ops, weights->format, name, sizeof name);
-	if (!weights->arena || weights->identity.bytes == 0) {
-		snprintf(err, errlen, "%s: there is nothing to write", name);
-		return false;
-	}
-	char why[200];
-	if (packed_write(dir, name, &weights->identity, weights->arena, why, sizeof why))
-		return true;
-	snprintf(err, errlen, "%s: %s", name, why);
+	if (weights->arena && weights->identity.bytes > 0)
+		return packed_write(dir, name, &weights->identity, weights->arena, go_on, arg, err,
+		                errlen);
+	snprintf(err, errlen, "%s: there is nothing to write", name);
 	return false;
 }
 

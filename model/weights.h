@@ -139,9 +139,10 @@ bool weights_measure(const char *dir, const struct facts *facts, const struct op
 
 /*
  * Writes the packed file for the next start; only of weights that were packed, and loaded with
- * PACKED_READ or PACKED_VERIFIED. Any thread, while the weights are in use.
+ * PACKED_READ or PACKED_VERIFIED. Goes on as long as `go_on(arg)` says so. Any thread, while the
+ * weights are in use.
  */
-bool weights_keep(const struct weights *weights, const struct ops *ops, const char *dir, char *err,
-                size_t errlen);
+bool weights_keep(const struct weights *weights, const struct ops *ops, const char *dir,
+                bool (*go_on)(void *arg), void *arg, char *err, size_t errlen);
 
 #endif

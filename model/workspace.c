@@ -292,6 +292,21 @@ size_t workspace_blocks_used(const struct workspace *w) {
 	return kv_used(&w->kv);
 }
 
+size_t workspace_scratch_bytes(const struct workspace *w) {
+	const struct block_scratch *s = &w->scratch;
+	const struct facts *facts = &w->model->facts;
+	size_t rows = (size_t)w->max_rows, logit_rows = (size_t)w->max_logit_rows;
+	size_t most = rows > logit_rows ? rows : logit_rows;
+	size_t tile = 2 * KV_TILE * (size_t)facts->stack[STACK_ENCODER].dim;
+	size_t floats = rows * (w->ldx + s->ld_qkv + s->ld_ffn)
+	                + most * (s->ld_packed + s->inputs.stride / sizeof(float))
+	                + (size_t)team_size(w->team) * s->attend_stride
+	                + logit_rows * ((has_scores(facts) ? w->ld_logits : 0) + w->ld_head
+	                                + w->ld_classes)
+	                + (size_t)w->n_source_tiles * tile;
+	return floats * sizeof(float);
+}
+
 size_t workspace_block_bytes(const struct workspace *w) {
 	return w->kv.block_bytes;
 }

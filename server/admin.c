@@ -51,7 +51,8 @@ void handle_readyz(struct call *call) {
 	if (call->server->life == LIFE_SERVING) {
 		answer_probe(call, "ready", NULL);
 	} else if (call->server->life == LIFE_LOADING) {
-		error_set(&e, ERROR_MODEL_LOADING, NULL, "The model is still loading.");
+		error_set(&e, ERROR_MODEL_LOADING, NULL, "The model is still loading: %d %%.",
+		                reload_percent(call->server));
 		answer_probe(call, "loading", &e);
 	} else {
 		error_set(&e, ERROR_SHUTTING_DOWN, NULL, "The server is shutting down.");

@@ -17,6 +17,12 @@ struct cost_file {
 	int layers[STACKS];
 };
 
+/* A cost model that outlives the process that measured it. */
+struct cost_kept {
+	struct cost_file file;
+	double spread; /* cost_samples::spread */
+};
+
 /* Appends the object. */
 void cost_write(const struct cost_file *file, struct buffer *out);
 

@@ -6,6 +6,7 @@
  * is told to go elsewhere instead of finding nobody.
  */
 #include "server/clock.h"
+#include "server/keep.h"
 #include "server/log.h"
 #include "server/server.h"
 #include "server/submit.h"
@@ -82,6 +83,7 @@ void drain_start(struct server *server, const char *reason) {
 	log_event(LOG_INFO, "draining", { "reason", LOG_STR(reason) },
 	                { "delay_ms", LOG_INT(delay_ms) },
 	                { "open_requests", LOG_INT(server->n_calls) });
+	keep_stop(server);
 	server->life = LIFE_LEAVING;
 	server->drain.stage = DRAIN_DELAY;
 	loop_timer_start(server->drain.timer, (uint64_t)delay_ms, 0);

@@ -111,6 +111,23 @@ static bool init_marks(struct engine *engine) {
 	return engine->marks;
 }
 
+bool engine_measured(const struct engine *engine, struct cost_kept *ret_kept) {
+	struct snapshot s;
+	engine_snapshot(engine, &s);
+	pthread_mutex_lock((pthread_mutex_t *)&engine->lock);
+	double spread = engine->measured_spread;
+	pthread_mutex_unlock((pthread_mutex_t *)&engine->lock);
+	if (spread == 0)
+		return false;
+	ret_kept->spread = spread;
+	ret_kept->file = (struct cost_file){
+		.cost = s.cost, .limits = s.limits, .kv_blocks = (int64_t)s.kv_total
+	};
+	for (int k = 0; k < STACKS; k++)
+		ret_kept->file.layers[k] = engine->model->facts.stack[k].layers;
+	return true;
+}
+
 static bool init_work(struct engine *engine, const struct engine_options *options, char *err,
                 size_t errlen) {
 	struct batch_options batch = { .config = options->config,
@@ -134,6 +151,7 @@ static bool init_work(struct engine *engine, const struct engine_options *option
 	engine->snapshot.kv_total = workspace_blocks_total(w);
 	engine->snapshot.limits = *batch_limits(engine->batch);
 	engine->snapshot.block_bytes = workspace_block_bytes(w);
+	engine->snapshot.scratch_bytes = workspace_scratch_bytes(w);
 	engine->snapshot.heartbeat_ns = clock_now_ns();
 	engine->cost.margin = engine->cost.margin_rescued = engine->cost.answer_ratio = 1;
 	engine->snapshot.cost = engine->cost;
@@ -156,6 +174,9 @@ struct engine *engine_create(struct model *model, const struct engine_options *o
 	engine->wake = options->wake;
 	engine->wake_arg = options->wake_arg;
 	engine->skip_warmup = options->skip_warmup;
+	engine->has_known = options->known != NULL;
+	if (options->known)
+		engine->known = *options->known;
 	engine->inbox_last = &engine->inbox;
 	engine->outbox_last = &engine->outbox;
 	if (!init_work(engine, options, err, errlen)) {

@@ -14,6 +14,7 @@
 #include "config/config.h"
 #include "model/model.h"
 #include "server/cost.h"
+#include "server/cost_file.h"
 #include "server/job.h"
 #include "server/metrics.h"
 
@@ -30,6 +31,7 @@ struct engine_options {
 	struct turn *turn;
 	struct metrics *metrics; /* not NULL */
 	bool skip_warmup; /* no cost model: nothing is predicted and budgets choose nothing */
+	const struct cost_kept *known; /* measured at an earlier start: it is only checked; or NULL */
 	size_t kv_bytes;  /* resolved: never 0 */
 	void (*wake)(void *arg); /* called on the engine thread when the outbox or the state changed; must only signal */
 	void *wake_arg;
@@ -64,10 +66,14 @@ struct snapshot {
 	size_t kv_total, kv_reserved, kv_used; /* blocks */
 	size_t prefix_blocks; /* that the prefix cache holds; what others use of them is in kv_used */
 	size_t block_bytes;
+	size_t scratch_bytes; /* of the workspace, beside the pool */
 	struct cost_model cost;
 	struct cost_limits limits;
 };
 void engine_snapshot(const struct engine *engine, struct snapshot *ret_snapshot);
+
+/* What the warm-up measured; false if it has not, or only checked. */
+bool engine_measured(const struct engine *engine, struct cost_kept *ret_kept);
 
 /*
  * Loop thread. Refuses at once from the snapshot (queue full, what can never fit, an expired

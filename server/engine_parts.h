@@ -29,6 +29,8 @@ struct engine {
 	void (*wake)(void *arg);
 	void *wake_arg;
 	bool skip_warmup;
+	struct cost_kept known; /* of an earlier start, */
+	bool has_known;         /* if there is one */
 	struct admission admission;
 	struct marks *marks; /* of the prefix cache: the engine writes, any thread reads; may be NULL */
 	bool shared_prefixes;
@@ -44,6 +46,7 @@ struct engine {
 	struct queue_sum queued; /* submitted and not joined */
 	struct snapshot snapshot;
 	struct scheduler_view view;
+	double measured_spread; /* of this start's own measurements; 0: none */
 
 	/* engine thread */
 	struct batch *batch;

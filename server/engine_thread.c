@@ -27,16 +27,46 @@ static bool keep_going(void *arg) {
 	return go_on;
 }
 
+/* Costs of an earlier start, if they are of this model and these limits, and still hold. */
+static bool recall_costs(struct engine *engine) {
+	const struct cost_limits *limits = batch_limits(engine->batch);
+	const struct cost_file *known = &engine->known.file;
+	struct cost_model cost = known->cost;
+	if (!engine->has_known || known->limits.max_rows != limits->max_rows)
+		return false;
+	for (int k = 0; k < STACKS; k++) {
+		if (known->layers[k] != engine->model->facts.stack[k].layers)
+			return false;
+	}
+	turn_take(engine->turn);
+	bool holds = warmup_check(engine->batch, engine->model, keep_going, engine, &cost);
+	turn_pass(engine->turn);
+	if (holds)
+		engine->cost = cost;
+	return holds;
+}
+
+/* Returns the spread, which is at least 1. */
+static double measure_costs(struct engine *engine) {
+	struct cost_samples samples;
+	turn_take(engine->turn);
+	warmup_measure(engine->batch, engine->model, keep_going, engine, &samples);
+	turn_pass(engine->turn);
+	cost_fit(&samples, &engine->cost);
+	return samples.spread;
+}
+
 static void warm_up(struct engine *engine) {
+	double spread = 0;
 	if (!engine->skip_warmup) {
-		struct cost_samples samples;
-		turn_take(engine->turn);
-		warmup_measure(engine->batch, engine->model, keep_going, engine, &samples);
-		turn_pass(engine->turn);
-		cost_fit(&samples, &engine->cost);
-		cost_history_init(&engine->history, &engine->cost, samples.spread);
+		bool known = recall_costs(engine);
+		if (!known)
+			spread = measure_costs(engine);
+		cost_history_init(&engine->history, &engine->cost,
+		                known ? engine->known.spread : spread);
 	}
 	pthread_mutex_lock(&engine->lock);
+	engine->measured_spread = engine->stopping ? 0 : spread;
 	engine->snapshot.warm = true;
 	engine->snapshot.cost = engine->cost;
 	engine->snapshot.heartbeat_ns = clock_now_ns();

@@ -16,6 +16,10 @@ struct load_with load_with_of(const struct config *config) {
 		.threads = config->threads };
 }
 
+int load_with_threads(const struct load_with *with) {
+	return with->threads > 0 ? with->threads : threads_count("");
+}
+
 bool load_with_read(const struct load_with *with, struct model_options *ret_options, char *err,
                 size_t errlen) {
 	struct model_options options = { .packed = PACKED_READ };
@@ -32,7 +36,7 @@ bool load_with_read(const struct load_with *with, struct model_options *ret_opti
 		options.packed = PACKED_IGNORED;
 	else if (with->verify)
 		options.packed = PACKED_VERIFIED;
-	options.threads = with->threads > 0 ? with->threads : threads_count("");
+	options.threads = load_with_threads(with);
 	options.ops = ops_select(with->kernels, level, err, errlen);
 	if (!options.ops)
 		return false;

@@ -21,6 +21,9 @@ struct load_with load_with_of(const struct config *config);
 bool load_with_read(const struct load_with *with, struct model_options *ret_options, char *err,
                 size_t errlen);
 
+/* The threads that it stands for. */
+int load_with_threads(const struct load_with *with);
+
 /* Whether a packed file may be written too. */
 bool load_with_keeps(const struct config *config);
 

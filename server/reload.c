@@ -3,16 +3,20 @@
  * Loading a model beside the one that serves, or the first one. Weights are read on the loader's
  * thread; then the new engine warms up while the old one goes on, taking turns on the compute team.
  */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "server/clock.h"
+#include "server/keep.h"
 #include "server/log.h"
 #include "server/memory.h"
 #include "server/resolve.h"
 #include "server/server.h"
+
+#define TELL_NS 1000000000 /* between two lines about progress */
 
 struct loading {
 	struct task task;
@@ -22,15 +26,40 @@ struct loading {
 	struct model *model; /* loaded, not in an engine yet */
 	size_t file_bytes;
 	char failure[600];
+	struct cost_kept kept; /* what an earlier start measured, */
+	bool has_kept;         /* if there is that */
 	void (*finished)(void *arg, const char *failure);
 	void *arg; /* NULL: the one who waited has left */
-	int64_t started_ns;
+	int64_t started_ns, told_ns;
+	atomic_int percent; /* of the weights that are packed */
 };
+
+/* ---- progress ---- */
+
+/* Through reload_share it is seen by the loop, and at most once a second by whoever reads logs. */
+static void packed_some(void *arg, double share) {
+	struct loading *l = arg;
+	int64_t now_ns = clock_now_ns();
+	atomic_store(&l->percent, (int)(share * 100));
+	if (now_ns - l->told_ns < TELL_NS)
+		return;
+	l->told_ns = now_ns;
+	log_event(LOG_INFO, "packing", { "model", LOG_STR(l->dir) },
+	                { "percent", LOG_INT((int)(share * 100)) });
+}
+
+int reload_percent(const struct server *server) {
+	return server->loading ? atomic_load(&server->loading->percent) : 0;
+}
+
+/* ---- loading ---- */
 
 /* On the loader's thread. */
 static void load(struct task *task) {
 	struct loading *l = (struct loading *)task;
 	struct model_options options = l->server->loads_with;
+	options.progress = packed_some;
+	options.progress_arg = l;
 	if (l->expansion > 0 && !memory_fits(l->dir, l->expansion, l->failure, sizeof l->failure))
 		return;
 	l->file_bytes = memory_weight_files(l->dir);
@@ -41,6 +70,8 @@ static void load(struct task *task) {
 		model_close(l->model);
 		l->model = NULL;
 	}
+	if (l->model)
+		l->has_kept = keep_find(l->dir, l->model, l->server->config, &l->kept);
 }
 
 static void finish(struct server *server, const char *failure) {
@@ -87,6 +118,33 @@ static bool count_layers(
 	return false;
 }
 
+/* What it is, in which numbers, where its bytes went and where they came from. */
+static void log_loaded(const struct loading *l, const struct model *model,
+                const struct engine_options *options) {
+	const struct weights *w = &model->weights;
+	struct weight_sizes sizes = weights_sizes(w);
+	if (w->packed == PACKED_REFUSED)
+		log_event(LOG_WARN, "packed_cache_refused", { "model", LOG_STR(l->dir) },
+		                { "reason", LOG_STR(w->packed_why) });
+	log_event(LOG_INFO, "model_loaded", { "model", LOG_STR(l->dir) },
+	                { "family", LOG_STR(facts_family_name(model->facts.family)) },
+	                { "layers", LOG_INT(model_layers(model)) },
+	                { "dtype", LOG_STR(model->dtype) },
+	                { "weights", LOG_STR(weight_format_name(w->format)) },
+	                { "kv",
+	                                LOG_STR(kv_format_name(memory_kv_format(
+	                                                l->server->config, model))) },
+	                { "arithmetic", LOG_STR(model_arithmetic(model)) },
+	                { "weight_bytes", LOG_INT((int64_t)w->bytes) },
+	                { "layer_bytes", LOG_INT((int64_t)sizes.layers) },
+	                { "vocabulary_bytes", LOG_INT((int64_t)sizes.vocabulary) },
+	                { "other_bytes", LOG_INT((int64_t)sizes.other) },
+	                { "kv_bytes", LOG_INT((int64_t)options->kv_bytes) },
+	                { "packed_cache", LOG_BOOL(w->packed == PACKED_USED) },
+	                { "known_costs", LOG_BOOL(l->has_kept) },
+	                { "load_ms", LOG_F64(clock_ms(clock_now_ns() - l->started_ns)) });
+}
+
 static struct generation *start_engine(struct server *server, struct loading *l) {
 	struct model *model = l->model;
 	size_t taken = held_bytes(server) + model->weights.bytes;
@@ -108,14 +166,9 @@ static struct generation *start_engine(struct server *server, struct loading *l)
 	}
 	if (l->file_bytes > 0)
 		server->expansion = (double)model->weights.bytes / (double)l->file_bytes;
-	log_event(LOG_INFO, "model_loaded", { "model", LOG_STR(l->dir) },
-	                { "family", LOG_STR(facts_family_name(model->facts.family)) },
-	                { "layers", LOG_INT(model_layers(model)) },
-	                { "dtype", LOG_STR(model->dtype) },
-	                { "weight_bytes", LOG_INT((int64_t)model->weights.bytes) },
-	                { "kv_bytes", LOG_INT((int64_t)options.kv_bytes) },
-	                { "load_ms", LOG_F64(clock_ms(clock_now_ns() - l->started_ns)) });
+	log_loaded(l, model, &options);
 	options.metrics = server->metrics;
+	options.known = l->has_kept ? &l->kept : NULL;
 	g->engine = engine_create(model, &options, l->failure, sizeof l->failure);
 	if (!g->engine) {
 		free(g);
@@ -175,6 +228,7 @@ void reload_warm(struct server *server) {
 		generation_hold(old);
 		generation_release(server, old); /* closes it if it is idle */
 	}
+	keep_begin(server, server->current, server->model_dir);
 	finish(server, NULL);
 }
 

@@ -15,6 +15,7 @@
 #include "server/load_with.h"
 #include "server/clock.h"
 #include "server/demo.h"
+#include "server/keep.h"
 #include "server/listen.h"
 #include "server/log.h"
 #include "server/respond.h"
@@ -29,6 +30,7 @@ static void harden(void) {
 	setrlimit(RLIMIT_CORE, &none);
 	prctl(PR_SET_DUMPABLE, 0);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a packed file that may not be written is an error of write */
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
@@ -202,6 +204,7 @@ static bool start(struct server *server, char *err, size_t errlen) {
 static void finish(struct server *server) {
 	http_close(server->main);
 	http_close(server->admin);
+	keep_stop(server);
 	worker_destroy(server->tokeniser);
 	worker_destroy(server->loader);
 	generation_close_all(server);

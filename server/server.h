@@ -37,6 +37,7 @@ struct generation {
 
 struct call;
 struct loading; /* reload.c */
+struct keeping; /* keep.c */
 
 enum drain_stage { DRAIN_DELAY, DRAIN_WORK, DRAIN_CUT, DRAIN_CLOSE, DRAIN_LINGER };
 
@@ -75,6 +76,8 @@ struct server {
 	struct generation *current;     /* takes new work; NULL while loading */
 	struct generation *warming;     /* loaded, measuring its cost model */
 	struct loading *loading;        /* a load or reload under way, or NULL */
+	struct keeping *keeping;        /* files being written into the model folder, or NULL */
+	bool keep_failed;               /* that has been said */
 
 	struct call *calls; /* all that are open, newest first */
 	int n_calls;
@@ -102,6 +105,8 @@ bool reload_start(struct server *server, const char *dir,
                 size_t errlen);
 /* The generation that was loading is warm. */
 void reload_warm(struct server *server);
+/* How much of the weights is packed; 0 without a load under way. */
+int reload_percent(const struct server *server);
 /* The one who waits for the load has left. */
 void reload_forget(struct server *server, void *arg);
 

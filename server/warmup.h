@@ -15,4 +15,11 @@
 void warmup_measure(struct batch *b, const struct model *model, bool (*keep_going)(void *arg),
                 void *arg, struct cost_samples *ret_samples);
 
+/*
+ * Whether costs that were measured earlier still hold: runs a few steps, a quarter of a second or
+ * so, and moves `cost` by what they took against what it says. False if it is too far off.
+ */
+bool warmup_check(struct batch *b, const struct model *model, bool (*keep_going)(void *arg),
+                void *arg, struct cost_model *cost);
+
 #endif

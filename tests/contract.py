@@ -361,7 +361,8 @@ def run(server, report):
 @contextlib.contextmanager
 def started(binary, folder):
     """The address of a server that ends with this context."""
-    command = [binary, 'serve', '--model', folder, '--port', '0', '--chat-template', 'plain']
+    command = [binary, 'serve', '--model', folder, '--port', '0', '--chat-template', 'plain',
+               '--packed-cache', 'off']
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                           text=True) as process:
         try:

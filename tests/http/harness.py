@@ -142,7 +142,7 @@ class Server:
             [BINARY, "serve", "--model", model, "--port", "0", "--admin-port", "0", *flags],
             stdout=subprocess.PIPE, stderr=self.log, text=True,
             env={**{k: v for k, v in os.environ.items() if not k.startswith("FATHOM_")},
-                 **(environ or {})})
+                 "FATHOM_PACKED_CACHE": "off", **(environ or {})})
         self.port = self.admin_port = None
         self.hello = self.process.stdout.readline()
         found = re.search(r"admin at http://\S+:(\d+)\) listening on http://\S+:(\d+)\n$", self.hello)
