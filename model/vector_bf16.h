@@ -18,42 +18,55 @@ static void bf16_unpack_row(const struct matrix *w, int out, float *dst) {
 	bf16_panels_unpack_row(PANEL, w, out, dst);
 }
 
-/* sum += x[r] times the widened weights, for the input of each pair that x points at. */
-TILE_INLINE void bf16_products(vec sum[ROWS_MAX][TILE_WIDE], const vec w[2], const float *x,
-                size_t ldx, const int rows) {
+enum { BF16_BYTES = 2 * PANEL * sizeof(uint16_t) }; /* of a pair of inputs in a panel */
+
+/* sum += input number `input` of each row times w. */
+TILE_INLINE void bf16_products(vec sum[ROWS_MAX][TILE_WIDE], const vec w[2],
+                const struct tile_inputs *x, int input, const int rows) {
 	UNROLL
 	for (int r = 0; r < rows; r++) {
-		vec from = vec_set(x[(size_t)r * ldx]);
+		const float *from = tile_input(x, r, input * (int)sizeof(float));
 		UNROLL
 		for (int j = 0; j < 2; j++) {
-			sum[r][j] = vec_fma(from, w[j], sum[r][j]);
+			sum[r][j] = vec_fma(vec_set(*from), w[j], sum[r][j]);
 			vec_keep(sum[r][j]);
 		}
 	}
 }
 
+/* Inputs 2 pair and, if `both`, 2 pair + 1. */
+TILE_INLINE void bf16_pair(vec sum[ROWS_MAX][TILE_WIDE], const char *b, const struct tile_inputs *x,
+                int pair, const bool both, const int rows) {
+	vec pairs[2] = { vec_load((const float *)b), vec_load((const float *)b + LANES) };
+	vec first[2] = { vec_lower_bf16(pairs[0]), vec_lower_bf16(pairs[1]) };
+	bf16_products(sum, first, x, 2 * pair, rows);
+	if (both) {
+		vec second[2] = { vec_upper_bf16(pairs[0]), vec_upper_bf16(pairs[1]) };
+		bf16_products(sum, second, x, 2 * pair + 1, rows);
+	}
+}
+
 TILE_INLINE void bf16_run(const struct tile *t, const int rows) {
 	vec sum[ROWS_MAX][TILE_WIDE];
-	const float *b = t->b, *x = t->x;
-	const char *ahead = t->lines ? t->ahead : (const char *)b;
-	size_t ldb = t->ldb / sizeof *b, ldx = t->ldx / sizeof *x;
+	struct tile_inputs x;
+	const char *b = t->b, *ahead = t->lines ? t->ahead : b;
 	int pairs = t->last ? t->count - 1 : t->count;
+	int steps = pairs / TILE_STEP, rest = pairs % TILE_STEP;
 	tile_begin(t, sum, rows, 2);
-	for (int k = 0, end = 0; k < pairs;) {
-		end = pairs - k < TILE_STEP ? pairs : k + TILE_STEP;
+	tile_inputs_begin(t, &x, rows);
+	for (; steps > 0; steps--) {
 		ahead = tile_fetch(t, ahead);
-		for (; k < end; k++, b += ldb, x += 2) {
-			vec both[2] = { vec_load(b), vec_load(b + LANES) };
-			vec first[2] = { vec_lower_bf16(both[0]), vec_lower_bf16(both[1]) };
-			bf16_products(sum, first, x, ldx, rows);
-			vec second[2] = { vec_upper_bf16(both[0]), vec_upper_bf16(both[1]) };
-			bf16_products(sum, second, x + 1, ldx, rows);
-		}
+		UNROLL
+		for (int k = 0; k < TILE_STEP; k++, b += BF16_BYTES)
+			bf16_pair(sum, b, &x, k, true, rows);
+		tile_inputs_pass(&x, 2 * TILE_STEP * sizeof(float), rows);
 	}
-	if (t->last) {
-		vec w[2] = { vec_lower_bf16(vec_load(b)), vec_lower_bf16(vec_load(b + LANES)) };
-		bf16_products(sum, w, x, ldx, rows);
+	for (; rest > 0; rest--, b += BF16_BYTES) {
+		bf16_pair(sum, b, &x, 0, true, rows);
+		tile_inputs_pass(&x, 2 * sizeof(float), rows);
 	}
+	if (t->last)
+		bf16_pair(sum, b, &x, 0, false, rows);
 	tile_end(t, sum, rows, 2);
 }
 
@@ -68,7 +81,7 @@ static void bf16_linear(const struct linear *l, int first_panel, int end_panel) 
 	static tile_function *const tiles[ROWS_MAX + 1] = { TILE_EACH(TILE_BF16_ROWS) };
 	static const struct kernel kernel = {
 		.group = 2,
-		.panel_bytes = 2 * PANEL * sizeof(uint16_t),
+		.panel_bytes = BF16_BYTES,
 		.input_bytes = 2 * sizeof(float),
 		.slice = 512,
 		.block = 512,

@@ -18,27 +18,40 @@ static void dot_input(const float *x, int n_in, void *ret_input) {
 	}
 }
 
+enum { DOT_BYTES = 2 * PANEL * sizeof(uint16_t) }; /* of a pair of inputs in a panel */
+
+/* sum += pair number `pair` of each row times the weights at b; a pair is a float's worth of bits. */
+TILE_INLINE void dot_products(vec sum[ROWS_MAX][TILE_WIDE], const char *b,
+                const struct tile_inputs *x, int pair, const int rows) {
+	vec w[2] = { vec_load((const float *)b), vec_load((const float *)b + LANES) };
+	UNROLL
+	for (int r = 0; r < rows; r++) {
+		const float *from = tile_input(x, r, pair * (int)sizeof(float));
+		UNROLL
+		for (int j = 0; j < 2; j++) {
+			sum[r][j] = vec_dot_bf16(vec_set(*from), w[j], sum[r][j]);
+			vec_keep(sum[r][j]);
+		}
+	}
+}
+
 TILE_INLINE void dot_run(const struct tile *t, const int rows) {
 	vec sum[ROWS_MAX][TILE_WIDE];
-	const float *b = t->b, *x = t->x; /* pairs: a float's worth of bits each */
-	const char *ahead = t->lines ? t->ahead : (const char *)b;
-	size_t ldb = t->ldb / sizeof *b, ldx = t->ldx / sizeof *x;
+	struct tile_inputs x;
+	const char *b = t->b, *ahead = t->lines ? t->ahead : b;
+	int steps = t->count / TILE_STEP, rest = t->count % TILE_STEP;
 	tile_begin(t, sum, rows, 2);
-	for (int k = 0, end = 0; k < t->count;) {
-		end = t->count - k < TILE_STEP ? t->count : k + TILE_STEP;
+	tile_inputs_begin(t, &x, rows);
+	for (; steps > 0; steps--) {
 		ahead = tile_fetch(t, ahead);
-		for (; k < end; k++, b += ldb, x++) {
-			vec w[2] = { vec_load(b), vec_load(b + LANES) };
-			UNROLL
-			for (int r = 0; r < rows; r++) {
-				vec from = vec_set(x[(size_t)r * ldx]);
-				UNROLL
-				for (int j = 0; j < 2; j++) {
-					sum[r][j] = vec_dot_bf16(from, w[j], sum[r][j]);
-					vec_keep(sum[r][j]);
-				}
-			}
-		}
+		UNROLL
+		for (int k = 0; k < TILE_STEP; k++, b += DOT_BYTES)
+			dot_products(sum, b, &x, k, rows);
+		tile_inputs_pass(&x, TILE_STEP * sizeof(float), rows);
+	}
+	for (; rest > 0; rest--, b += DOT_BYTES) {
+		dot_products(sum, b, &x, 0, rows);
+		tile_inputs_pass(&x, sizeof(float), rows);
 	}
 	tile_end(t, sum, rows, 2);
 }
@@ -54,7 +67,7 @@ static void dot_linear(const struct linear *l, int first_panel, int end_panel) {
 	static tile_function *const tiles[ROWS_MAX + 1] = { TILE_EACH(TILE_DOT_ROWS) };
 	static const struct kernel kernel = {
 		.group = 2,
-		.panel_bytes = 2 * PANEL * sizeof(uint16_t),
+		.panel_bytes = DOT_BYTES,
 		.input_bytes = 2 * sizeof(uint16_t),
 		.slice = 512,
 		.block = 512,

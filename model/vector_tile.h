@@ -4,7 +4,7 @@
  * while groups of inputs go by. One function for each number of rows.
  */
 enum {
-	TILE_STEP = 8, /* groups of inputs between prefetches */
+	TILE_STEP = 4, /* groups of inputs between prefetches */
 	TILE_WIDE = KV_TILE / LANES < 8 ? KV_TILE / LANES : 8, /* most vectors of a row */
 };
 
@@ -63,6 +63,34 @@ TILE_INLINE void tile_end(const struct tile *t, vec sum[ROWS_MAX][TILE_WIDE], co
 		for (int j = 0; j < vectors; j++)
 			vec_store((float *)t->c + (size_t)r * t->ldc + j * LANES, sum[r][j]);
 	}
+}
+
+/*
+ * Where the inputs of the rows are. Every third row has an address, the next two are one and two
+ * strides beyond: an address for every row would not fit the registers.
+ */
+struct tile_inputs {
+	const char *at[ROWS_MAX]; /* the first third is used */
+	size_t stride;
+};
+
+TILE_INLINE void tile_inputs_begin(const struct tile *t, struct tile_inputs *x, const int rows) {
+	x->stride = t->ldx;
+	UNROLL
+	for (int r = 0; r < rows; r += 3)
+		x->at[r / 3] = (const char *)t->x + (size_t)r * t->ldx;
+}
+
+TILE_INLINE void tile_inputs_pass(struct tile_inputs *x, size_t bytes, const int rows) {
+	UNROLL
+	for (int r = 0; r < rows; r += 3) {
+		x->at[r / 3] += bytes;
+		__asm__("" : "+r"(x->at[r / 3])); /* else gcc keeps differences, and spills them */
+	}
+}
+
+TILE_INLINE const void *tile_input(const struct tile_inputs *x, int r, int bytes) {
+	return x->at[r / 3] + (size_t)(r % 3) * x->stride + bytes;
 }
 
 /* Asks for the lines of one step; returns where those of the next are. */
