@@ -115,6 +115,9 @@ bool model_keep_packed(const struct model *model, const char *dir, bool (*go_on)
 /* One sentence on the arithmetic of the model's products. */
 const char *model_arithmetic(const struct model *model);
 
+/* Whether answers have the same bits on every processor: BF16's own instruction rounds its own way. */
+bool model_exact(const struct model *model);
+
 /* What AUTO stands for. */
 enum kv_format model_kv_format(const struct model *model, enum kv_format wanted);
 
@@ -164,12 +167,12 @@ struct row {
 	int32_t token;
 	int32_t position; /* 0-based; rows of one sequence and stack are consecutive in a step, their positions ascending by one */
 	int32_t type; /* encoder rows of a model with token types: 0, or 1 in the second text of a pair */
-};
 	/* Decoder rows: what it runs at, nested in the sequence's subnet (of which only the decoder's
 	 * plan counts), the same for all rows of the sequence in a step; NULL: the sequence's own. It
 	 * reads and writes the cache of those layers only: a draft, to be forgotten by
 	 * sequence_rewind. */
 	const struct subnet *at;
+};
 
 struct workspace *workspace_create(const struct model *model,
                 const struct workspace_options *options, char *err, size_t errlen);
@@ -245,15 +248,15 @@ const struct subnet *sequence_subnet(const struct sequence *s); /* what it runs 
 bool sequence_narrow(struct workspace *w, struct sequence *s, const struct subnet *nested);
 
 /*
- * Runs one step over rows[0..n), 1 <= n <= max_rows. A sequence's decoder rows must start at its
- * length. Its encoder rows are its whole source, from position 0, in one step; its decoder rows may
-/*
  * Forgets the positions from `length` on, 0 <= length <= sequence_length: the next rows of the
  * sequence start there. No block is given back. `clear`: some of those positions may hold what is
  * not finite, which would show in later positions; they are cleared.
  */
 void sequence_rewind(struct workspace *w, struct sequence *s, int length, bool clear);
 
+/*
+ * Runs one step over rows[0..n), 1 <= n <= max_rows. A sequence's decoder rows must start at its
+ * length. Its encoder rows are its whole source, from position 0, in one step; its decoder rows may
  * be in the same step or in later ones.
  * Allocates nothing. Afterwards the workspace holds the final hidden state of every row until the
  * next step.
