@@ -9,7 +9,6 @@
 enum {
 	CHUNK = 96, /* queries; a multiple of ROWS_MAX */
 	KEY_GROUPS = KV_TILE / LANES_FIXED,
-	WIDEN_FROM = 2 * ROWS_MAX, /* queries that make it worth to widen a tile once for all */
 };
 
 /* The queries of a chunk and what they have seen. The arrays by query end with a whole vector. */
@@ -20,7 +19,6 @@ struct chunk {
 	float *q;                        /* [groups][head_dim][ROWS_MAX] scaled */
 	float *acc;                      /* [CHUNK][ld_acc] sums of values */
 	float *weights;                  /* [ROWS_MAX][KV_TILE] of one group and tile */
-	float *k, *v;                    /* [head_dim][KV_TILE] and back: a tile widened */
 	float *largest, *total, *shrink; /* [CHUNK + LANES] */
 };
 
@@ -30,8 +28,7 @@ static size_t round_up(size_t n, size_t unit) {
 
 static size_t vec_attend_scratch(int head_dim) {
 	size_t dim = (size_t)head_dim;
-	return CHUNK * (dim + round_up(dim, LANES)) + ROWS_MAX * KV_TILE + 3 * (CHUNK + LANES)
-	                + 2 * KV_TILE * dim;
+	return CHUNK * (dim + round_up(dim, LANES)) + ROWS_MAX * KV_TILE + 3 * (CHUNK + LANES);
 }
 
 static void chunk_begin(struct chunk *c, const struct attend *a, int first, int queries) {
@@ -42,9 +39,7 @@ static void chunk_begin(struct chunk *c, const struct attend *a, int first, int 
 	c->total = c->largest + CHUNK + LANES;
 	c->shrink = c->total + CHUNK + LANES;
 	c->acc = c->shrink + CHUNK + LANES;
-	c->k = c->acc + CHUNK * c->ld_acc;
-	c->v = c->k + KV_TILE * c->dim;
-	c->q = c->v + KV_TILE * c->dim;
+	c->q = c->acc + CHUNK * c->ld_acc;
 	memset(c->acc, 0, (size_t)queries * c->ld_acc * sizeof(float));
 	for (int r = 0; r < queries + LANES; r++) {
 		c->largest[r] = -INFINITY;
@@ -101,9 +96,7 @@ TILE_INLINE void scores_run(const struct pass *p, int key, const int rows, const
 	for (int d = 0; d < p->dim; d++, q += ROWS_MAX) {
 		size_t at = (size_t)d * KV_TILE;
 		fetch(p->v, at, KV_TILE, rows, format);
-		UNROLL
-		for (int j = 0; j < vectors; j++)
-			k[j] = kv_load(p->k, at + (size_t)(key + j * LANES), format);
+		kv_load_all(k, p->k, at + (size_t)key, vectors, format);
 		UNROLL
 		for (int r = 0; r < rows; r++) {
 			vec from = vec_set(q[r]);
@@ -116,6 +109,7 @@ TILE_INLINE void scores_run(const struct pass *p, int key, const int rows, const
 	}
 	UNROLL
 	for (int r = 0; r < rows; r++) {
+		join_pairs(sum[r], vectors, format);
 		UNROLL
 		for (int j = 0; j < vectors; j++)
 			vec_store(p->weights + r * KV_TILE + key + j * LANES, sum[r][j]);
@@ -137,13 +131,14 @@ TILE_INLINE void values_run(const struct pass *p, int d, int lanes, const int ro
 		for (int j = 0; j < vectors; j++)
 			sum[r][j] = vec_mul(
 			                vec_load(acc + (size_t)r * p->ld_acc + j * LANES), shrink);
+		part_pairs(sum[r], vectors, format);
 	}
 	for (int key = 0; key < p->keys; key++, at += (size_t)p->dim) {
 		fetch(p->next_k, at, (size_t)(vectors * LANES), rows, format);
-		UNROLL
-		for (int j = 0; j < vectors; j++)
-			v[j] = partial ? kv_load_first(p->v, at, lanes, format)
-			               : kv_load(p->v, at + (size_t)(j * LANES), format);
+		if (partial)
+			v[0] = kv_load_first(p->v, at, lanes, format);
+		else
+			kv_load_all(v, p->v, at, vectors, format);
 		UNROLL
 		for (int r = 0; r < rows; r++) {
 			vec from = vec_set(weights[r * KV_TILE + key]);
@@ -156,6 +151,7 @@ TILE_INLINE void values_run(const struct pass *p, int d, int lanes, const int ro
 	}
 	UNROLL
 	for (int r = 0; r < rows; r++) {
+		join_pairs(sum[r], vectors, format);
 		UNROLL
 		for (int j = 0; j < vectors; j++)
 			vec_store(acc + (size_t)r * p->ld_acc + j * LANES, sum[r][j]);
@@ -315,40 +311,20 @@ static void chunk_end(const struct chunk *c) {
 	}
 }
 
-/* Points a pass over many queries to floats. */
-static void widen_tile(struct chunk *c, struct pass *p) {
-	size_t count = (size_t)p->keys * (size_t)c->dim; /* values of keys that exist */
-	for (size_t at = 0; at < KV_TILE * (size_t)c->dim; at += LANES)
-		vec_store(c->k + at, kv_load(p->k, at, KV_BF16));
-	size_t at = 0;
-	for (; at + LANES <= count; at += LANES)
-		vec_store(c->v + at, kv_load(p->v, at, KV_BF16));
-	if (at < count)
-		vec_store_first(c->v + at, kv_load_first(p->v, at, (int)(count - at), KV_BF16),
-		                (int)(count - at));
-	p->k = c->k;
-	p->v = c->v;
-	p->next_k = NULL;
-	p->format = KV_F32;
-}
-
 static void attend_chunk(const struct attend *a, int query, int queries) {
 	struct chunk c;
 	bool causal = a->keys == 0;
 	int first = a->first + query, all = causal ? first + queries : a->keys;
 	chunk_begin(&c, a, query, queries);
-	struct pass p = { .dim = c.dim, .weights = c.weights };
+	struct pass p = { .dim = c.dim, .format = a->format, .weights = c.weights };
 	p.ld_acc = c.ld_acc;
 	for (int tile = 0; tile * KV_TILE < all; tile++) {
 		int base = tile * KV_TILE; /* queries before this position have seen all their keys */
 		int row = causal && first < base ? base - first : 0;
 		p.keys = all - base < KV_TILE ? all - base : KV_TILE;
-		p.format = a->format;
 		p.k = block_keys(a, tile);
 		p.v = block_values(a, tile);
 		p.next_k = base + KV_TILE < all ? block_keys(a, tile + 1) : NULL;
-		if (a->format == KV_BF16 && queries - row >= WIDEN_FROM)
-			widen_tile(&c, &p);
 		for (int end; row < queries; row = end) {
 			end = (row / ROWS_MAX + 1) * ROWS_MAX;
 			end = end < queries ? end : queries;

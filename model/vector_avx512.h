@@ -116,6 +116,28 @@ static inline vec vec_upper_bf16(vec v) {
 	return _mm512_and_ps(upper, v);
 }
 
+/* a[0] b[0] a[1] b[1] ...: the first half of that, then the second. */
+static inline void vec_interleave(vec *a, vec *b) {
+	const __m512i low =
+	                _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+	const __m512i high = _mm512_setr_epi32(
+	                8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+	vec first = _mm512_permutex2var_ps(*a, low, *b);
+	*b = _mm512_permutex2var_ps(*a, high, *b);
+	*a = first;
+}
+
+/* And back. */
+static inline void vec_part(vec *a, vec *b) {
+	const __m512i even = _mm512_setr_epi32(
+	                0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+	const __m512i odd = _mm512_setr_epi32(
+	                1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+	vec first = _mm512_permutex2var_ps(*a, even, *b);
+	*b = _mm512_permutex2var_ps(*a, odd, *b);
+	*a = first;
+}
+
 /* The 16 virtual lanes, joined 8, 4, 2 and 1 apart. */
 static inline float lanes_sum(const vec lanes[1]) {
 	__m256 upper = _mm512_extractf32x8_ps(lanes[0], 1);

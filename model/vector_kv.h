@@ -25,6 +25,47 @@ static inline __attribute__((always_inline)) vec kv_load(
 	return v;
 }
 
+/*
+ * `vectors` vectors of them, literal. Pairs of vectors of bf16 come parted, which costs one operation
+ * each: the first has the numbers with even indices, the second those with odd ones.
+ */
+static inline __attribute__((always_inline)) void kv_load_all(vec *to, const void *block, size_t at,
+                const int vectors, const enum kv_format format) {
+	if (format == KV_BF16 && vectors % 2 == 0) {
+		UNROLL
+		for (int j = 0; j < vectors; j += 2) {
+			vec both;
+			memcpy(&both, (const uint16_t *)block + at + (size_t)(j * LANES),
+			                sizeof both);
+			to[j] = vec_lower_bf16(both);
+			to[j + 1] = vec_upper_bf16(both);
+		}
+	} else {
+		UNROLL
+		for (int j = 0; j < vectors; j++)
+			to[j] = kv_load(block, at + (size_t)(j * LANES), format);
+	}
+}
+
+/* Puts sums of what kv_load_all gave into the order of memory, and back. */
+static inline __attribute__((always_inline)) void join_pairs(
+                vec *sums, const int vectors, const enum kv_format format) {
+	if (format == KV_BF16 && vectors % 2 == 0) {
+		UNROLL
+		for (int j = 0; j < vectors; j += 2)
+			vec_interleave(&sums[j], &sums[j + 1]);
+	}
+}
+
+static inline __attribute__((always_inline)) void part_pairs(
+                vec *sums, const int vectors, const enum kv_format format) {
+	if (format == KV_BF16 && vectors % 2 == 0) {
+		UNROLL
+		for (int j = 0; j < vectors; j += 2)
+			vec_part(&sums[j], &sums[j + 1]);
+	}
+}
+
 /* The first `lanes` < LANES of them, 0 in the others; nothing behind them is read. */
 static inline __attribute__((always_inline)) vec kv_load_first(
                 const void *block, size_t at, int lanes, const enum kv_format format) {

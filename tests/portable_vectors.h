@@ -126,6 +126,26 @@ static inline vec vec_upper_bf16(vec v) {
 	return (vec)((vec_bits)v & 0xffff0000u);
 }
 
+/* a[0] b[0] a[1] b[1] ...: the first half of that, then the second. */
+static inline void vec_interleave(vec *a, vec *b) {
+	vec from_a = *a, from_b = *b;
+	for (int i = 0; i < LANES; i++) {
+		(*a)[i] = i % 2 ? from_b[i / 2] : from_a[i / 2];
+		(*b)[i] = (i % 2 ? from_b : from_a)[LANES / 2 + i / 2];
+	}
+}
+
+/* And back. */
+static inline void vec_part(vec *a, vec *b) {
+	vec first = *a, second = *b;
+	for (int i = 0; i < LANES / 2; i++) {
+		(*a)[i] = first[2 * i];
+		(*b)[i] = first[2 * i + 1];
+		(*a)[LANES / 2 + i] = second[2 * i];
+		(*b)[LANES / 2 + i] = second[2 * i + 1];
+	}
+}
+
 /* The 16 virtual lanes, joined 8, 4, 2 and 1 apart. */
 static inline float lanes_sum(const vec lanes[1]) {
 	vec v = lanes[0];

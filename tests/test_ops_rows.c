@@ -5,6 +5,7 @@
  * values.
  */
 #include "tests/numbers.h"
+#include "tests/portable.h"
 
 /* ---- norm ---- */
 
@@ -37,8 +38,7 @@ static float *norm_run(struct norm n, const struct ops *ops, int rows) {
 	return n.out;
 }
 
-static void norm_equals_c(enum cpu_level level) {
-	const struct ops *ops = overlay(level);
+static void norm_equals_c(const struct ops *ops) {
 	static const int dims[] = { 256, 768, 1024, 1030, 1600 };
 	for (int i = 1; i < 90; i++) {
 		fresh_memory();
@@ -53,11 +53,15 @@ static void norm_equals_c(enum cpu_level level) {
 }
 
 TEST(avx2_norm_equals_c) {
-	norm_equals_c(CPU_LEVEL_AVX2);
+	norm_equals_c(overlay(CPU_LEVEL_AVX2));
 }
 
 TEST(avx512_norm_equals_c) {
-	norm_equals_c(CPU_LEVEL_AVX512);
+	norm_equals_c(overlay(CPU_LEVEL_AVX512));
+}
+
+TEST(portable_vectors_norm_equals_c) {
+	norm_equals_c(portable_avx512());
 }
 
 TEST(norm_is_right) {
@@ -247,8 +251,11 @@ TEST(avx512_stores_keys_and_values_where_they_belong) {
 	all_stored_is_right(overlay(CPU_LEVEL_AVX512));
 }
 
-static void attend_equals_c(enum cpu_level level) {
-	const struct ops *ops = overlay(level);
+TEST(portable_vectors_store_keys_and_values_where_they_belong) {
+	all_stored_is_right(portable_avx512());
+}
+
+static void attend_equals_c(const struct ops *ops) {
 	for (int i = 0; i < 6 * HEAD_DIMS; i++) {
 		fresh_memory();
 		random_state += (uint64_t)i;
@@ -264,11 +271,15 @@ static void attend_equals_c(enum cpu_level level) {
 }
 
 TEST(avx2_attention_equals_c) {
-	attend_equals_c(CPU_LEVEL_AVX2);
+	attend_equals_c(overlay(CPU_LEVEL_AVX2));
 }
 
 TEST(avx512_attention_equals_c) {
-	attend_equals_c(CPU_LEVEL_AVX512);
+	attend_equals_c(overlay(CPU_LEVEL_AVX512));
+}
+
+TEST(portable_vectors_attention_equals_c) {
+	attend_equals_c(portable_avx512());
 }
 
 /* A prompt in one piece, in chunks, or token by token. */
@@ -302,8 +313,7 @@ TEST(avx512_attention_does_not_depend_on_chunks) {
 }
 
 /* NaN, infinities and extreme scores in keys and values that every query of the call sees. */
-static void attend_equals_c_with_nan(enum cpu_level level) {
-	const struct ops *ops = overlay(level);
+static void attend_equals_c_with_nan(const struct ops *ops) {
 	for (int i = 0; i < 80; i++) {
 		fresh_memory();
 		random_state += (uint64_t)i;
@@ -320,11 +330,15 @@ static void attend_equals_c_with_nan(enum cpu_level level) {
 }
 
 TEST(avx2_attention_equals_c_with_nan_and_infinity) {
-	attend_equals_c_with_nan(CPU_LEVEL_AVX2);
+	attend_equals_c_with_nan(overlay(CPU_LEVEL_AVX2));
 }
 
 TEST(avx512_attention_equals_c_with_nan_and_infinity) {
-	attend_equals_c_with_nan(CPU_LEVEL_AVX512);
+	attend_equals_c_with_nan(overlay(CPU_LEVEL_AVX512));
+}
+
+TEST(portable_vectors_attention_equals_c_with_nan_and_infinity) {
+	attend_equals_c_with_nan(portable_avx512());
 }
 
 /* One query's answer over keys 0 .. position, in double precision. */
@@ -434,8 +448,7 @@ static float *text_attend_all(struct text *t, const struct ops *ops, int keys, i
 static const int key_counts[] = { 1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 200, 320 };
 enum { KEY_COUNTS = sizeof key_counts / sizeof *key_counts };
 
-static void attend_all_equals_c(enum cpu_level level) {
-	const struct ops *ops = overlay(level);
+static void attend_all_equals_c(const struct ops *ops) {
 	for (int i = 0; i < 2 * KEY_COUNTS * HEAD_DIMS; i++) {
 		fresh_memory();
 		random_state += (uint64_t)i;
@@ -453,11 +466,11 @@ static void attend_all_equals_c(enum cpu_level level) {
 }
 
 TEST(avx2_attention_over_all_keys_equals_c_whatever_lies_behind_them) {
-	attend_all_equals_c(CPU_LEVEL_AVX2);
+	attend_all_equals_c(overlay(CPU_LEVEL_AVX2));
 }
 
 TEST(avx512_attention_over_all_keys_equals_c_whatever_lies_behind_them) {
-	attend_all_equals_c(CPU_LEVEL_AVX512);
+	attend_all_equals_c(overlay(CPU_LEVEL_AVX512));
 }
 
 TEST(attention_over_all_keys_is_right) {
@@ -487,8 +500,7 @@ TEST(attention_over_all_keys_is_right) {
 
 /* ---- softmax ---- */
 
-static void softmax_equals_c(enum cpu_level level) {
-	const struct ops *ops = overlay(level);
+static void softmax_equals_c(const struct ops *ops) {
 	for (int n = 1; n < 1100; n += n < 100 ? 1 : 61) {
 		fresh_memory();
 		float *x = take_random((size_t)n), a[2], b[2];
@@ -504,11 +516,15 @@ static void softmax_equals_c(enum cpu_level level) {
 }
 
 TEST(avx2_softmax_equals_c) {
-	softmax_equals_c(CPU_LEVEL_AVX2);
+	softmax_equals_c(overlay(CPU_LEVEL_AVX2));
 }
 
 TEST(avx512_softmax_equals_c) {
-	softmax_equals_c(CPU_LEVEL_AVX512);
+	softmax_equals_c(overlay(CPU_LEVEL_AVX512));
+}
+
+TEST(portable_vectors_softmax_equals_c) {
+	softmax_equals_c(portable_avx512());
 }
 
 TEST(softmax_is_right) {
