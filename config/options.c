@@ -69,7 +69,7 @@ const struct option option_table[] = {
 	INT(model, "max-rows", max_rows, "512", 1, 8192, "most tokens in one step"),
 	INT(model, "prefill-rows", prefill_rows, "128", 1, 8192,
 	                "most prompt tokens in a step that also continues running answers"),
-	MS(model, "max-itl", max_itl_ms, "100ms", 0, 600000,
+	MS(model, "max-itl", max_itl_ms, "200ms", 0, 600000,
 	                "longest time between two tokens of a running answer that prompts may "
 	                "cause: while answers run, steps take only as many prompt tokens as fit; "
 	                "0: no bound"),

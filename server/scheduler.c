@@ -254,6 +254,8 @@ static bool admit(struct scheduler *s, const struct cost_model *cost, struct sch
 	}
 	struct scheduler_terms terms = terms_of(s, r);
 	struct scheduler_foresight f;
+	if (s->options.cache.tokens && cost->fitted)
+		terms.level = scheduler_cached_level(s, cost, r, now_ms);
 	scheduler_decide(&terms, cost, r, now_ms, &f);
 	/* A refusal comes at once or not at all. */
 	if (r->on_miss == ON_MISS_REJECT && cost->fitted && !f.fits && scheduler_budgeted(r)

@@ -239,6 +239,22 @@ int scheduler_highest_level(
 	return low;
 }
 
+int scheduler_cached_level(struct scheduler *s, const struct cost_model *cost,
+                const struct scheduled *r, double now_ms) {
+	double margin = planning_margin(cost->margin_rescued);
+	int depth[STACKS];
+	if (!r->automatic || isinf(r->at.due_ms))
+		return s->level;
+	for (int level = s->options.layers[s->main_stack]; level > s->level; level--) {
+		scheduler_level_depth(s, r, level, depth);
+		int d = depth[STACK_DECODER];
+		if (d > 0 && r->at.cached[d - 1] > 0
+		                && scheduler_in_time(s, level, false, margin, RESERVE, now_ms))
+			return level;
+	}
+	return s->level;
+}
+
 /* ---- stepping down ---- */
 
 enum { MOST_CHANGES = 4 }; /* that an answer reports */

@@ -160,6 +160,10 @@ void scheduler_decide(const struct scheduler_terms *terms, const struct cost_mod
 /* The highest level at which all that is known is in time. */
 int scheduler_highest_level(
                 struct scheduler *s, const struct cost_model *cost, bool narrow, double now_ms);
+/* The level that a request may join at: s->level, or a higher one at which it has less to run, since
+ * more of its prompt is cached there, and all are in time. */
+int scheduler_cached_level(struct scheduler *s, const struct cost_model *cost,
+                const struct scheduled *r, double now_ms);
 /* The next of the running that steps down; NULL: none. Its subnet is changed. */
 struct scheduled *scheduler_narrow(
                 struct scheduler *s, const struct cost_model *cost, double now_ms);

@@ -30,23 +30,36 @@ static bool fits(void *arg, const struct scheduled *r, const struct subnet *subn
 	return toy->places + r->places <= toy->sequences;
 }
 
-void toy_open(struct toy *toy, const struct cost_model *cost, int sequences, unsigned without) {
+static void open_as(struct toy *toy, const struct cost_model *cost, int sequences, unsigned without,
+                double most_step_ms, const struct scheduler_cache *cache) {
 	memset(toy, 0, sizeof *toy);
 	for (int d = 1; d <= TOY_LAYERS; d++)
 		rungs[d - 1][STACK_DECODER] = d;
 	toy->cost = toy->machine = *cost;
 	toy->sequences = sequences;
-	struct scheduler_options options = {
-		.limits = { .max_rows = 512, .prefill_rows = 128, .sequences = sequences },
+	toy->cache = *cache;
+	struct scheduler_options options = { .limits = { .max_rows = 512,
+		                                             .prefill_rows = 128,
+		                                             .sequences = sequences,
+		                                             .most_step_ms = most_step_ms },
+		.cache = *cache,
 		.layers = { [STACK_DECODER] = TOY_LAYERS },
 		.most_waiting = TOY_REQUESTS,
 		.overload_min_depth = 1,
 		.without = without,
 		.fits = fits,
-		.arg = toy
-	};
+		.arg = toy };
 	toy->scheduler = scheduler_create(&options);
 	CHECK(toy->scheduler);
+}
+
+void toy_open(struct toy *toy, const struct cost_model *cost, int sequences, unsigned without) {
+	open_as(toy, cost, sequences, without, 0, &(struct scheduler_cache){ NULL, NULL });
+}
+
+void toy_open_with(struct toy *toy, const struct cost_model *cost, int sequences,
+                double most_step_ms, const struct scheduler_cache *cache) {
+	open_as(toy, cost, sequences, 0, most_step_ms, cache);
 }
 
 void toy_close(struct toy *toy) {
@@ -119,6 +132,8 @@ static void decide(struct toy *toy, struct scheduler_action *a) {
 			r->joined_ms = toy->now_ms;
 			r->joined_depth = toy_depth(r);
 			toy->places++;
+			if (toy->cache.tokens)
+				r->fed = toy->cache.tokens(toy->cache.arg, &r->s, &r->s.subnet);
 			write_progress(r);
 			break;
 		case SCHEDULER_NARROW:

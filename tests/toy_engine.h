@@ -28,9 +28,10 @@ struct toy {
 	double now_ms;
 	struct toy_request requests[TOY_REQUESTS];
 	int n;
-	int places, sequences; /* taken, and there are */
-	int prompt_rows;       /* of the last step */
-	double step_ms;        /* of the last step */
+	int places, sequences;        /* taken, and there are */
+	int prompt_rows;              /* of the last step */
+	double step_ms;               /* of the last step */
+	struct scheduler_cache cache; /* what of prompts is cached: it does not run */
 };
 
 /* A layer takes 1 ms whatever the rows, a step 2 ms besides. */
@@ -39,6 +40,9 @@ extern struct ladder toy_ladder; /* every depth of TOY_LAYERS, rule even */
 
 /* 512 rows, 128 of prompts beside answers, `sequences` places; what the scheduler lacks `without`. */
 void toy_open(struct toy *toy, const struct cost_model *cost, int sequences, unsigned without);
+/* The same with a bound on steps and a prefix cache; before anything arrives. */
+void toy_open_with(struct toy *toy, const struct cost_model *cost, int sequences,
+                double most_step_ms, const struct scheduler_cache *cache);
 void toy_close(struct toy *toy);
 
 /* A request of 10 prompt tokens at `depth` (0: auto) that has not arrived. */

@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The prefix cache over HTTP: what answers say of it, who shares it, what passes by it, what it makes
+of predictions; and the bound on the time between tokens."""
+import contextlib
+import os
+import sys
+import tempfile
+
+from harness import Server, long_model, main, same, test
+
+IDS = [2 + i * 7 % 250 for i in range(400)]
+ASK = {"temperature": 0, "ignore_eos": True, "max_tokens": 20, "return_token_ids": True}
+
+
+def cached(answer):
+    return answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+
+def tokens(answer):
+    return [c["token_ids"] for c in answer["choices"]]
+
+
+def ask(server, headers=None, **fields):
+    answer = server.complete(headers, **{**ASK, **fields})
+    same(answer.status, 200)
+    return answer.json()
+
+
+@test
+def a_prompt_that_came_before_is_cached_and_the_text_is_the_same(server):
+    prompt = [9] + IDS
+    for depth in (1, 2, 3):
+        first = ask(server, prompt=prompt, depth=depth)
+        again = ask(server, prompt=prompt, depth=depth)
+        never = ask(server, prompt=prompt, depth=depth, cache_prompt=False)
+        same([cached(a) for a in (first, again, never)], [0, 384, 0])
+        same(tokens(again), tokens(first))
+        same(tokens(never), tokens(first))
+        assert again["usage"]["prompt_tokens"] == 401
+
+
+@test
+def samples_with_a_seed_do_not_depend_on_it(server):
+    fields = {"prompt": [10] + IDS, "n": 3, "temperature": 0.9, "seed": 5}
+    first, again = ask(server, **fields), ask(server, **fields)
+    same((cached(first), cached(again)), (0, 384))
+    same(tokens(first), tokens(again))
+
+
+@test
+def a_stream_tells_what_was_cached(server):
+    fields = {**ASK, "prompt": [11] + IDS, "stream_options": {"include_usage": True}}
+    for expected in (0, 384):
+        events = server.stream(**fields)
+        same(cached(events[-2]), expected)
+
+
+@test
+def a_conversation_that_comes_back_is_cached_with_its_answer(server):
+    prompt = [12] + IDS[:99]
+    first = ask(server, prompt=prompt, max_tokens=60)
+    again = ask(server, prompt=prompt + tokens(first)[0] + [5, 6, 7])
+    same(cached(again), 128)
+    same(tokens(again), tokens(ask(server, prompt=prompt + tokens(first)[0] + [5, 6, 7],
+                                   cache_prompt=False)))
+
+
+@test
+def prompts_of_one_request_are_counted_together(server):
+    ask(server, prompt=[13] + IDS)
+    answer = ask(server, prompt=[[13] + IDS, [14] + IDS, [13] + IDS[:100]])
+    same(cached(answer), 384 + 64)
+
+
+@test
+def echo_and_loglikelihood_pass_by(server):
+    prompt = [15] + IDS
+    ask(server, prompt=prompt)
+    same(cached(ask(server, prompt=prompt, echo=True)), 0)
+    same(cached(ask(server, prompt=prompt, echo=True, logprobs=1)), 0)
+    scores = server.ask("POST", "/v1/loglikelihood", {"input": prompt})
+    same(scores.status, 200)
+    same(len(scores.json()["results"][0]["logprobs"]), 401)
+
+
+@test
+def a_salt_keeps_prompts_apart(server):
+    prompt = [16] + IDS
+    same([cached(ask(server, prompt=prompt, cache_salt=s)) for s in ("a", "b", "a")], [0, 0, 384])
+    same(cached(ask(server, prompt=prompt)), 0)
+    for bad in ("", "x" * 129, 7):
+        answer = server.complete(**ASK, prompt=prompt, cache_salt=bad)
+        same((answer.status, answer.json()["error"]["param"]), (400, "cache_salt"))
+
+
+@test
+def a_plan_foresees_what_is_cached(server):
+    prompt = [17] + IDS
+    fields = {**ASK, "prompt": prompt, "max_tokens": 1}
+    before = server.ask("POST", "/v1/plan", fields).json()["predicted_ms"]
+    ask(server, prompt=prompt)
+    after = server.ask("POST", "/v1/plan", fields).json()["predicted_ms"]
+    apart = server.ask("POST", "/v1/plan", {**fields, "cache_prompt": False}).json()["predicted_ms"]
+    assert after < 0.7 * before, (before, after)
+    assert apart > 1.4 * after, (apart, after)
+
+
+@test
+def metrics_count_prompts_tokens_and_blocks(server):
+    tokens_before = server.gauge("prefix_cache_tokens_total")
+    hits = server.gauge('prefix_cache_prompts_total{hit="true"}')
+    misses = server.gauge('prefix_cache_prompts_total{hit="false"}')
+    ask(server, prompt=[18] + IDS)
+    ask(server, prompt=[18] + IDS)
+    ask(server, prompt=[18] + IDS, cache_prompt=False)
+    same(server.gauge("prefix_cache_tokens_total") - tokens_before, 384)
+    same(server.gauge('prefix_cache_prompts_total{hit="true"}') - hits, 1)
+    same(server.gauge('prefix_cache_prompts_total{hit="false"}') - misses, 1)
+    assert server.gauge("prefix_cache_blocks") >= 18
+    assert server.gauge("prefix_cache_evicted_blocks_total") >= 0
+    same(server.gauge("kv_cache_usage_ratio"), 0)
+
+
+@test
+def a_small_cache_gives_up_what_is_oldest(small):
+    # Three layers, 6 tiles: 18 of its 20 blocks.
+    same([cached(ask(small, prompt=[p] + IDS)) for p in (20, 20, 21, 20)], [0, 384, 0, 0])
+    same(small.gauge("prefix_cache_blocks"), 20 // 3 * 3)
+    assert small.gauge("prefix_cache_evicted_blocks_total") > 0
+
+
+@test
+def keys_do_not_see_each_others_prompts(keys):
+    one, two = ({"Authorization": "Bearer " + k} for k in ("key-number-1", "key-number-2"))
+    prompt = [22] + IDS
+    same([cached(ask(keys, h, prompt=prompt)) for h in (one, two, one)], [0, 0, 384])
+
+
+@test
+def a_cache_can_be_shared_by_all_keys(shared):
+    one, two = ({"Authorization": "Bearer " + k} for k in ("key-number-1", "key-number-2"))
+    prompt = [22] + IDS
+    same([cached(ask(shared, h, prompt=prompt)) for h in (one, two)], [0, 384])
+
+
+@test
+def without_a_share_nothing_is_cached(off):
+    same([cached(ask(off, prompt=IDS)) for _ in range(2)], [0, 0])
+
+
+@test
+def a_new_model_begins_with_an_empty_cache(reloading):
+    server = reloading
+    ask(server, prompt=IDS)
+    same(cached(ask(server, prompt=IDS)), 384)
+    same(server.ask("POST", "/reload", {"model": server.folder}, admin=True).status, 200)
+    same([cached(ask(server, prompt=IDS)) for _ in range(2)], [0, 384])
+
+
+@test
+def limits_tell_the_bound_on_steps(server):
+    limits = server.ask("GET", "/v1/depths").json()["cost_model"]["limits"]
+    same(limits["most_step_ms"], 200)
+
+
+@contextlib.contextmanager
+def serve(*flags):
+    with long_model(2048) as path, Server(*flags, model=path) as server:
+        server.folder = path
+        yield server
+
+
+@contextlib.contextmanager
+def serve_with_keys(*flags):
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "keys")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write("key-number-1\nkey-number-2\n")
+        with serve("--api-key-file", path, *flags) as server:
+            yield server
+
+
+# Keys and values of 64 tokens of one layer, 32 wide, in f32.
+BLOCK = 2 * 64 * 32 * 4
+
+if __name__ == "__main__":
+    sys.exit(main(
+        server=serve,
+        small=lambda: serve("--kv", "f32", "--kv-bytes", str(40 * BLOCK)),
+        keys=serve_with_keys,
+        shared=lambda: serve_with_keys("--prefix-cache-scope", "shared"),
+        off=lambda: serve("--prefix-cache", "0"),
+        reloading=serve))
