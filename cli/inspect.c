@@ -209,6 +209,78 @@ static void print_row(const struct model *m, const struct sizes *sizes, const st
 	                (double)parameters * sizeof(float) / (1 << 20), rates, quality, layers);
 }
 
+/* ---- memory ---- */
+
+/* What the folder takes once it is packed. */
+struct packed_sizes {
+	const struct ops *ops;
+	struct weight_sizes formats[WEIGHT_FORMATS];
+	bool has[WEIGHT_FORMATS];
+	size_t kv_bytes[KV_FORMATS]; /* of a token at all layers */
+};
+
+/* For the kernels that would run here. */
+static void measure_packed(const char *dir, const struct model *m, struct packed_sizes *ret) {
+	char ignored[300];
+	const struct stack_facts *decoder = &m->facts.stack[STACK_DECODER];
+	memset(ret, 0, sizeof *ret);
+	ret->ops = ops_select("auto", CPU_LEVEL_AUTO, ignored, sizeof ignored);
+	for (int f = 0; ret->ops && f < WEIGHT_FORMATS; f++)
+		ret->has[f] = weights_measure(dir, &m->facts, ret->ops, (enum weight_format)f,
+		                &ret->formats[f], ignored, sizeof ignored);
+	for (int k = 0; k < KV_FORMATS; k++)
+		ret->kv_bytes[k] = (size_t)decoder->layers
+		                * kv_block_bytes((enum kv_format)k, decoder->heads,
+		                                decoder->head_dim)
+		                / KV_TILE;
+}
+
+static double mib(size_t bytes) {
+	return (double)bytes / (1 << 20);
+}
+
+static void print_packed(const struct packed_sizes *p) {
+	if (!p->ops)
+		return;
+	printf("\n  in memory, for the kernels %s:\n  %-7s %12s %10s %9s %9s\n", p->ops->name,
+	                "weights", "layers MiB", "vocabulary", "other", "all");
+	for (int f = 0; f < WEIGHT_FORMATS; f++) {
+		const struct weight_sizes *s = &p->formats[f];
+		if (p->has[f])
+			printf("  %-7s %12.1f %10.1f %9.1f %9.1f\n",
+			                weight_format_name((enum weight_format)f), mib(s->layers),
+			                mib(s->vocabulary), mib(s->other),
+			                mib(s->layers + s->vocabulary + s->other));
+	}
+	if (p->kv_bytes[KV_F32] > 0)
+		printf("  keys and values of a token at all layers: %.1f KiB in f32, %.1f in "
+		       "bf16\n",
+		                (double)p->kv_bytes[KV_F32] / 1024,
+		                (double)p->kv_bytes[KV_BF16] / 1024);
+}
+
+static void put_packed(struct buffer *b, const struct packed_sizes *p) {
+	const char *comma = "";
+	buffer_printf(b, "\"kv_bytes_per_token\":{\"f32\":%zu,\"bf16\":%zu},\"packed\":{",
+	                p->kv_bytes[KV_F32], p->kv_bytes[KV_BF16]);
+	for (int f = 0; f < WEIGHT_FORMATS; f++) {
+		const struct weight_sizes *s = &p->formats[f];
+		if (!p->has[f])
+			continue;
+		buffer_printf(b, "%s\"%s\":{\"layers\":%zu,\"vocabulary\":%zu,\"other\":%zu,",
+		                comma, weight_format_name((enum weight_format)f), s->layers,
+		                s->vocabulary, s->other);
+		const char *arithmetic = p->ops->formats[f].arithmetic;
+		buffer_puts(b, "\"arithmetic\":");
+		buffer_json_string(b, arithmetic, strlen(arithmetic));
+		buffer_puts(b, "}");
+		comma = ",";
+	}
+	buffer_puts(b, "}");
+}
+
+/* ---- all ---- */
+
 static void print_text(const struct options *o, const struct model *m, const struct sizes *sizes,
                 const struct subnet *subnets, int n) {
 	bool explicit = o->depths.layers || o->depths.encoder_layers;
@@ -225,6 +297,9 @@ static void print_text(const struct options *o, const struct model *m, const str
 	                "MiB f32", "p*", m->n_quality ? "quality" : "", "layers");
 	for (int i = 0; i < n; i++)
 		print_row(m, sizes, &subnets[i], explicit);
+	struct packed_sizes packed;
+	measure_packed(o->model, m, &packed);
+	print_packed(&packed);
 }
 
 static void put_stack(struct buffer *b, const struct stack_facts *s) {
@@ -234,9 +309,11 @@ static void put_stack(struct buffer *b, const struct stack_facts *s) {
 	buffer_puts(b, "}");
 }
 
-static void print_json(const struct model *m, const struct sizes *sizes,
+static void print_json(const struct options *o, const struct model *m, const struct sizes *sizes,
                 const struct subnet *subnets, int n) {
 	struct buffer b = { 0 };
+	struct packed_sizes packed;
+	measure_packed(o->model, m, &packed);
 	char text[MAX_LAYERS * 5];
 	buffer_puts(&b, "{\"model\":");
 	buffer_json_string(&b, m->name, strlen(m->name));
@@ -249,8 +326,9 @@ static void print_json(const struct model *m, const struct sizes *sizes,
 		buffer_printf(&b, ",\"%s\":", depths_stack_name((enum stack)s));
 		put_stack(&b, &m->facts.stack[s]);
 	}
-	buffer_printf(&b, ",\"vocab\":%d,\"context\":%d,\"depths\":[", m->facts.vocab,
-	                m->facts.context);
+	buffer_printf(&b, ",\"vocab\":%d,\"context\":%d,", m->facts.vocab, m->facts.context);
+	put_packed(&b, &packed);
+	buffer_puts(&b, ",\"depths\":[");
 	for (int i = 0; i < n; i++) {
 		buffer_printf(&b, "%s{\"parameters\":%llu,\"file_bytes\":%zu", i ? "," : "",
 		                (unsigned long long)depths_parameters(&m->facts, &subnets[i]),
@@ -293,7 +371,7 @@ int inspect_main(int argc, char **argv) {
 	if (!ok)
 		fprintf(stderr, "fathom inspect: %s\n", err);
 	else if (o.json)
-		print_json(m, sizes, subnets, n);
+		print_json(&o, m, sizes, subnets, n);
 	else
 		print_text(&o, m, sizes, subnets, n);
 	free(subnets);

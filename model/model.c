@@ -289,6 +289,12 @@ const char *model_arithmetic(const struct model *model) {
 	return model->ops->formats[model->weights.format].arithmetic;
 }
 
+bool model_exact(const struct model *model) {
+	bool rounds = model->weights.format == WEIGHTS_BF16
+	                && model->ops->formats[WEIGHTS_BF16].input;
+	return model->ops->exact && !rounds;
+}
+
 enum kv_format model_kv_format(const struct model *model, enum kv_format wanted) {
 	if (wanted != KV_AUTO)
 		return wanted;

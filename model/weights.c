@@ -57,6 +57,12 @@ static bool choose_formats(struct loader *l) {
 			                l->ops->name, weight_format_name(own));
 			return false;
 		}
+		/* Sums of bytes have a longest row. */
+		if (l->ops->formats[own].matrix_bytes(l->jobs[i].n_out, l->jobs[i].n_in) == 0) {
+			snprintf(l->err, l->errlen, "%s weights cannot have rows of %d numbers",
+			                weight_format_name(own), l->jobs[i].n_in);
+			return false;
+		}
 		l->jobs[i].format = own;
 		l->fields[i].matrix->format = own;
 	}

@@ -6,6 +6,7 @@
 #include "model/doc.h"
 #include "server/clock.h"
 #include "server/handlers.h"
+#include "server/memory.h"
 
 enum { STALE_LOOP_MS = 10000, STALE_ENGINE_MS = 60000 };
 
@@ -89,6 +90,11 @@ static void collect_gauges(const struct server *server, struct metrics_gauges *g
 	g->family = facts_family_name(model->facts.family);
 	g->dtype = model->dtype;
 	g->arithmetic = model->ops->name;
+	g->weights = weight_format_name(model->weights.format);
+	g->kv = kv_format_name(memory_kv_format(server->config, model));
+	g->memory = weights_sizes(&model->weights);
+	g->kv_pool_bytes = s.kv_total * s.block_bytes;
+	g->workspace_bytes = s.scratch_bytes;
 	for (int k = 0; k < STACKS; k++) {
 		g->layers[k] = model->facts.stack[k].layers;
 		g->layerdrop[k] = model->facts.stack[k].layerdrop;
@@ -98,7 +104,7 @@ static void collect_gauges(const struct server *server, struct metrics_gauges *g
 void handle_metrics(struct call *call) {
 	struct server *server = call->server;
 	struct metrics_gauges gauges = {
-		.version = FATHOM_VERSION, .family = "", .dtype = "", .arithmetic = ""
+		.version = FATHOM_VERSION, .family = "", .dtype = "", .arithmetic = "", .weights = "", .kv = ""
 	};
 	struct fields fields;
 	struct buffer b = { 0 };

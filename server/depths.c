@@ -211,6 +211,7 @@ static void write_page(const struct page *page) {
 		buffer_puts(page->b, "}");
 		write_pairs(page);
 	}
+	buffer_printf(page->b, ",\"weights\":\"%s\"", weight_format_name(model->weights.format));
 	write_cost(page);
 	buffer_puts(page->b, "}");
 }

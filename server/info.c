@@ -5,6 +5,7 @@
 
 #include "server/compose.h"
 #include "server/handlers.h"
+#include "server/memory.h"
 #include "server/resolve.h"
 
 static void put_string(struct buffer *b, const char *s) {
@@ -98,7 +99,8 @@ static void write_meta(struct buffer *b, const struct model *model, const int de
 	write_tasks(b, model);
 	buffer_puts(b, ",\"arithmetic\":");
 	put_string(b, model_arithmetic(model));
-	buffer_printf(b, ",\"exact\":%s", model->ops->exact ? "true" : "false");
+	buffer_printf(b, ",\"exact\":%s,\"weights\":\"%s\"", model_exact(model) ? "true" : "false",
+	                weight_format_name(model->weights.format));
 }
 
 /* One entry of the list; `depth` is what the name stands for. */
@@ -114,8 +116,14 @@ static void write_model(struct buffer *b, const struct server *server, const cha
 	                "\"max_model_len\":%d,\"meta\":",
 	                (long long)server->loaded, model->facts.context);
 	write_meta(b, model, depth);
-	buffer_printf(b, ",\"weight_bytes\":%zu,\"kv_pool_bytes\":%zu", model->weights.bytes,
-	                snapshot.kv_total * snapshot.block_bytes);
+	struct weight_sizes sizes = weights_sizes(&model->weights);
+	buffer_printf(b, ",\"kv\":\"%s\",\"weight_bytes\":%zu",
+	                kv_format_name(memory_kv_format(server->config, model)),
+	                model->weights.bytes);
+	buffer_printf(b, ",\"memory\":{\"layers\":%zu,\"vocabulary\":%zu,\"other\":%zu,"
+	                 "\"workspace\":%zu}",
+	                sizes.layers, sizes.vocabulary, sizes.other, snapshot.scratch_bytes);
+	buffer_printf(b, ",\"kv_pool_bytes\":%zu", snapshot.kv_total * snapshot.block_bytes);
 	if (model->note[0]) {
 		buffer_puts(b, ",\"note\":");
 		put_string(b, model->note);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "model/facts.h"
+#include "model/weights.h"
 #include "proto/buffer.h"
 #include "server/cost.h"
 
@@ -60,7 +61,9 @@ struct metrics_gauges {
 	int64_t queue_tokens;
 	double kv_usage_ratio, predicted_wait_seconds;
 	int64_t prefix_blocks; /* that the prefix caches hold */
-	const char *version, *family, *dtype, *arithmetic;
+	const char *version, *family, *dtype, *arithmetic, *weights, *kv;
+	struct weight_sizes memory; /* of the newest model */
+	size_t kv_pool_bytes, workspace_bytes;
 	int layers[STACKS]; /* as in metrics_create */
 	double layerdrop[STACKS];
 	struct cost_model cost; /* of the newest model; not fitted: none */

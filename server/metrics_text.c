@@ -237,13 +237,25 @@ static void write_gauges(const struct metrics_gauges *g, struct buffer *out) {
 	head(out, "fathom_model_info", "gauge", "The model that is served.");
 	enum stack stack = g->layers[STACK_DECODER] > 0 ? STACK_DECODER : STACK_ENCODER;
 	buffer_printf(out,
-	                "fathom_model_info{family=\"%s\",layers=\"%d\",dtype=\"%s\",layerdrop=\"%"
-	                "g\"",
-	                g->family, g->layers[stack], g->dtype, g->layerdrop[stack]);
+	                "fathom_model_info{family=\"%s\",layers=\"%d\",dtype=\"%s\",weights=\"%s\","
+	                "kv=\"%s\",layerdrop=\"%g\"",
+	                g->family, g->layers[stack], g->dtype, g->weights, g->kv,
+	                g->layerdrop[stack]);
 	if (stack == STACK_DECODER && g->layers[STACK_ENCODER] > 0)
 		buffer_printf(out, ",encoder_layers=\"%d\",encoder_layerdrop=\"%g\"",
 		                g->layers[STACK_ENCODER], g->layerdrop[STACK_ENCODER]);
 	buffer_puts(out, "} 1\n");
+	head(out, "fathom_model_memory_bytes", "gauge",
+	                "Memory of the newest model: packed weights by part, KV pool, workspace.");
+	const struct {
+		const char *part;
+		size_t bytes;
+	} parts[] = { { "layers", g->memory.layers }, { "vocabulary", g->memory.vocabulary },
+		{ "other", g->memory.other }, { "kv_pool", g->kv_pool_bytes },
+		{ "workspace", g->workspace_bytes } };
+	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+		buffer_printf(out, "fathom_model_memory_bytes{part=\"%s\"} %zu\n", parts[i].part,
+		                parts[i].bytes);
 }
 
 static void put_quantile(
