@@ -72,6 +72,18 @@ const client = new OpenAI({ baseURL: `${main.url}/v1`, apiKey: KEY, maxRetries: 
 const prompt = "The city was founded in";
 
 const tests = {
+  async a_prompt_that_was_sent_before_is_cached_and_answered_alike() {
+    const prompt = Array.from({ length: 150 }, (_, i) => 5 + (i * 37) % 900);
+    const fields = { model: "demo", prompt, max_tokens: 8, temperature: 0 };
+    const first = await client.completions.create(fields);
+    const again = await client.completions.create(fields);
+    const never = await client.completions.create({ ...fields, cache_prompt: false });
+    const cached = [first, again, never].map((a) => a.usage.prompt_tokens_details.cached_tokens);
+    assert.deepEqual(cached, [0, 128, 0]);
+    assert.equal(again.choices[0].text, first.choices[0].text);
+    assert.equal(never.choices[0].text, first.choices[0].text);
+  },
+
   async a_completion_has_text_usage_depth_and_timings() {
     const answer = await client.completions.create({ model: "demo", prompt, max_tokens: 8, temperature: 0, depth: 2 });
     assert.equal(answer.object, "text_completion");
