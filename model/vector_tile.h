@@ -30,11 +30,13 @@ struct tile {
 
 typedef void tile_function(const struct tile *t);
 
-/* Each compiler has its own word for it. */
+/* Each compiler has its own word for it; an overlay that need not be fast says that there is none. */
+#ifndef UNROLL
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
 #endif
 
 /*

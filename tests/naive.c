@@ -118,7 +118,20 @@ struct part {
 	const struct stack_facts *f;
 	const struct norm_weights *norm;
 	const struct linear_weights *out;
+	enum kv_format kv; /* of keys and values */
 };
+
+/* As 8 significant bits, the nearest, ties to even. */
+static double rounded(double x) {
+	int power;
+	double m = frexp(x, &power);
+	return ldexp(rint(ldexp(m, 8)), power - 8);
+}
+
+static void round_row(const struct part *p, double *row, size_t n) {
+	for (size_t i = 0; p->kv == KV_BF16 && i < n; i++)
+		row[i] = rounded(row[i]);
+}
 
 static void part_input(const struct part *p, const double *x, double *ret_input) {
 	memcpy(ret_input, x, (size_t)p->f->dim * sizeof *x);
@@ -142,6 +155,7 @@ static void own_attention(const struct part *p, const struct linear_weights *qkv
 	for (int i = 0; i < n; i++) {
 		part_input(p, x + (size_t)i * dim, in);
 		linear(p->m, qkv, in, all + (size_t)i * 3 * dim);
+		round_row(p, all + (size_t)i * 3 * dim + dim, 2 * dim);
 	}
 	for (int i = 0; i < n; i++) {
 		attend(p->f, all + (size_t)i * 3 * dim, all + dim, all + 2 * dim, 3 * dim,
@@ -155,9 +169,11 @@ static void source_attention(const struct part *p, const struct layer_weights *w
                 const double *source, int n_source) {
 	size_t dim = (size_t)p->f->dim, source_dim = (size_t)w->cross_kv.w.n_in;
 	double *kv = memory((size_t)n_source * 2 * dim), in[WIDE], q[WIDE], out[WIDE];
-	for (int i = 0; i < n_source; i++)
+	for (int i = 0; i < n_source; i++) {
 		linear(p->m, &w->cross_kv, source + (size_t)i * source_dim,
 		                kv + (size_t)i * 2 * dim);
+		round_row(p, kv + (size_t)i * 2 * dim, 2 * dim);
+	}
 	for (int i = 0; i < n; i++) {
 		part_input(p, x + (size_t)i * dim, in);
 		linear(p->m, &w->cross_q, in, q);
@@ -182,6 +198,12 @@ static void feed_forward(const struct part *p, const struct linear_weights *up, 
 void naive_run(const struct model *m, enum stack stack, const struct plan *plan,
                 const int32_t *tokens, const int32_t *types, int n, const double *source,
                 int n_source, double *ret_states) {
+	naive_run_kv(m, stack, plan, KV_F32, tokens, types, n, source, n_source, ret_states);
+}
+
+void naive_run_kv(const struct model *m, enum stack stack, const struct plan *plan,
+                enum kv_format kv, const int32_t *tokens, const int32_t *types, int n,
+                const double *source, int n_source, double *ret_states) {
 	const struct stack_facts *f = &m->facts.stack[stack];
 	const struct stack_weights *weights = &m->weights.stack[stack];
 	double *x = ret_states;
@@ -190,6 +212,7 @@ void naive_run(const struct model *m, enum stack stack, const struct plan *plan,
 	for (int r = 0; r < plan->depth; r++) {
 		const struct layer_weights *w = &weights->layers[plan->layers[r]];
 		struct part p = { .m = m, .f = f, .norm = &w->attn_norm, .out = &w->out };
+		p.kv = stack == STACK_DECODER ? kv : KV_F32;
 		own_attention(&p, &w->qkv, stack == STACK_DECODER, x, n);
 		p.norm = &w->cross_norm;
 		p.out = &w->cross_out;

@@ -17,6 +17,12 @@ void naive_run(const struct model *m, enum stack stack, const struct plan *plan,
                 const int32_t *tokens, const int32_t *types, int n, const double *source,
                 int n_source, double *ret_states);
 
+/* The same with the keys and values that a decoder caches, of its own and of its source, rounded as
+ * `kv` keeps them. */
+void naive_run_kv(const struct model *m, enum stack stack, const struct plan *plan,
+                enum kv_format kv, const int32_t *tokens, const int32_t *types, int n,
+                const double *source, int n_source, double *ret_states);
+
 /* Scores of a state over the vocabulary: logits, or log-probabilities where the head is adaptive. An
  * encoder's go through its masked-LM head. */
 void naive_scores(const struct model *m, const double *state, double *ret_scores);

@@ -114,8 +114,9 @@ static inline vec vec_scale(vec p, vec shifted) {
 	return p * (vec)((rest + 127) << 23);
 }
 
-/* There is nothing to keep a compiler from: speed is not the point. */
+/* There is nothing to keep a compiler from: speed is not the point, but compiling soon is. */
 #define vec_keep(v) ((void)(v))
+#define UNROLL
 
 /* The bf16 numbers in the lower and in the upper halves of the lanes, widened. */
 static inline vec vec_lower_bf16(vec v) {

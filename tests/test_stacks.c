@@ -89,6 +89,8 @@ struct engine {
 	struct workspace *w;
 };
 
+static enum kv_format kv; /* of the workspaces made from now on */
+
 static struct workspace *workspace_for(const struct model *model, struct team *team) {
 	char err[200] = "";
 	struct workspace *w = workspace_create(model,
@@ -96,7 +98,8 @@ static struct workspace *workspace_for(const struct model *model, struct team *t
 	                                .max_rows = MAX_ROWS,
 	                                .max_logit_rows = MAX_ROWS,
 	                                .max_sequences = MAX_JOBS,
-	                                .kv_bytes = KV_BYTES },
+	                                .kv_bytes = KV_BYTES,
+	                                .kv = kv },
 	                err, sizeof err);
 	if (!w)
 		check_fail(__FILE__, __LINE__, "%s", err);
@@ -325,6 +328,48 @@ TEST(openblas_agrees_with_double_precision) {
 	if (!ops_blas())
 		SKIP("built without OpenBLAS");
 	all_right_with(ops_blas(), 5);
+}
+
+/* Squared distance of a job's scores from double precision where keys and values are kept so. */
+static double distance(const struct engine *e, const struct job *job, enum kv_format kept) {
+	static double source[MAX_SOURCE * WIDEST], target[CONTEXT * WIDEST], scores[VOCAB];
+	double sum = 0;
+	naive_run(e->model, STACK_ENCODER, &job->subnet.stack[STACK_ENCODER], job->source,
+	                job->types, job->n_source, NULL, 0, source);
+	naive_run_kv(e->model, STACK_DECODER, &job->subnet.stack[STACK_DECODER], kept, job->target,
+	                NULL, job->n_target, source, job->n_source, target);
+	for (int i = 0; i < job->n_target; i++) {
+		naive_scores(e->model, target + i * e->model->facts.stack[STACK_DECODER].dim,
+		                scores);
+		for (int k = 0; k < VOCAB; k++)
+			sum += pow(scores[k] - (double)job->scores[i * VOCAB + k], 2);
+	}
+	return sum;
+}
+
+/*
+ * Sums differ in their last bits, so that a few numbers round to the other neighbour; everything
+ * else is equal. Without rounding, or with cutting, all of them would be off.
+ */
+TEST(with_bf16_keys_and_values_decoders_are_near_those_of_rounded_ones_in_double_precision) {
+	double near = 0, far = 0;
+	kv = KV_BF16;
+	for (int shape = 0; shape < SHAPES; shape++) {
+		if (shapes[shape].stack[STACK_DECODER].layers == 0)
+			continue;
+		struct engine e = engine_start(best_table(), &shapes[shape], 2);
+		for (int i = 0; i < MAX_JOBS; i++)
+			job_init(&jobs[i], &shapes[shape], (uint64_t)(100 * shape + i), 0, 0);
+		run_jobs(&e, jobs, MAX_JOBS, (uint64_t)shape);
+		for (int i = 0; i < MAX_JOBS; i++) {
+			near += distance(&e, &jobs[i], KV_BF16);
+			far += distance(&e, &jobs[i], KV_F32);
+		}
+		engine_stop(&e);
+	}
+	kv = KV_F32;
+	CHECK(far > 0);
+	CHECK(near < 0.02 * far);
 }
 
 /* ---- the same bits ---- */
