@@ -106,7 +106,24 @@ static void int8_linear(const struct linear *l, int first_panel, int end_panel) 
 
 /* ---- int4 ---- */
 
-enum { INT4_ROWS = 4 }; /* rows at a time: 16 registers of weights, 8 of sums */
+enum {
+	INT4_ROWS = 4, /* at a time: 16 registers of weights, 8 of sums */
+	INT4_ROWS_MAX = 32,
+};
+
+/* The rows beyond whole INT4_ROWS. */
+#define INT4_REST(rows, function, ...)                                                             \
+	switch ((rows) % INT4_ROWS) {                                                              \
+	case 3:                                                                                    \
+		function(__VA_ARGS__, 3);                                                          \
+		break;                                                                             \
+	case 2:                                                                                    \
+		function(__VA_ARGS__, 2);                                                          \
+		break;                                                                             \
+	case 1:                                                                                    \
+		function(__VA_ARGS__, 1);                                                          \
+		break;                                                                             \
+	}
 
 /* Half a group of some rows and two vectors of outputs. */
 TILE_INLINE void int4_half(vec sum[INT4_ROWS][2], const vec w[2][INT4_QUADS], const char *x,
@@ -161,44 +178,45 @@ TILE_INLINE void int4_second(const vec w[2][INT4_QUADS], const vec scale[2], con
 }
 
 /* One group of inputs times all rows; each half is opened once. */
-TILE_INLINE void int4_group(const struct tile *t, const char *b, const char *x, const int rows) {
-	_Alignas(64) float part[ROWS_MAX * PANEL];
+TILE_INLINE void int4_group(const struct tile *t, const char *b, const char *x, int rows) {
+	_Alignas(64) float part[INT4_ROWS_MAX * PANEL];
 	const vec scale[2] = { vec_from_int16(b), vec_from_int16(b + LANES * sizeof(int16_t)) };
-	const int rest = rows % INT4_ROWS, whole = rows - rest;
-	float *c = t->c;
+	const char *at = x, *second = x + (size_t)(rows - rows % INT4_ROWS) * t->ldx;
+	float *c = t->c, *to = part;
 	vec w[2][INT4_QUADS];
 	int4_open(b + INT4_SCALES, w);
-	for (int r = 0; r < whole; r += INT4_ROWS)
-		int4_first(w, x + (size_t)r * t->ldx, t->ldx, part + r * PANEL, INT4_ROWS);
-	int4_first(w, x + (size_t)whole * t->ldx, t->ldx, part + whole * PANEL, rest);
+	for (; at < second; at += INT4_ROWS * t->ldx, to += INT4_ROWS * PANEL)
+		int4_first(w, at, t->ldx, to, INT4_ROWS);
+	INT4_REST(rows, int4_first, w, at, t->ldx, to)
 	int4_open(b + INT4_SCALES + PANEL * INT4_GROUP / 4, w);
-	for (int r = 0; r < whole; r += INT4_ROWS)
-		int4_second(w, scale, x + (size_t)r * t->ldx, t->ldx, part + r * PANEL,
-		                c + (size_t)r * t->ldc, t->ldc, INT4_ROWS);
-	int4_second(w, scale, x + (size_t)whole * t->ldx, t->ldx, part + whole * PANEL,
-	                c + (size_t)whole * t->ldc, t->ldc, rest);
+	at = x;
+	to = part;
+	for (; at < second; at += INT4_ROWS * t->ldx, to += INT4_ROWS * PANEL) {
+		int4_second(w, scale, at, t->ldx, to, c, t->ldc, INT4_ROWS);
+		c += INT4_ROWS * t->ldc;
+	}
+	INT4_REST(rows, int4_second, w, scale, at, t->ldx, to, c, t->ldc)
 }
 
-TILE_INLINE void int4_run(const struct tile *t, const int rows) {
-	const char *b = t->b, *x = t->x, *ahead = t->lines ? t->ahead : b;
+/* One group's part of the lines that tile_fetch asks for at once: here a step is long. */
+TILE_INLINE void int4_fetch(const struct tile *t, int group) {
+	int part = group % TILE_STEP;
+	const char *ahead = t->ahead + (size_t)(group - part) * t->ldb;
+	int end = t->lines * (part + 1) / TILE_STEP;
+	for (int line = t->lines * part / TILE_STEP; line < end; line++)
+		__builtin_prefetch(ahead + line * 64, 0, 2);
+}
+
+static void int4_tile(const struct tile *t, int rows) {
+	const char *b = t->b, *x = t->x;
 	if (t->fresh)
-		for (int r = 0; r < rows; r++)
-			memset((float *)t->c + (size_t)r * t->ldc, 0, PANEL * sizeof(float));
+		memset(t->c, 0, (size_t)rows * t->ldc * sizeof(float)); /* ldc is PANEL */
 	for (int k = 0; k < t->count; k++, b += INT4_STEP, x += INT4_INPUTS) {
-		if (k % TILE_STEP == 0)
-			ahead = tile_fetch(t, ahead);
+		int4_fetch(t, k);
 		int4_group(t, b, x, rows);
 	}
 }
 
-#define TILE_INT4(rows)                                                                            \
-	static void tile_int4_##rows(const struct tile *t) {                                       \
-		int4_run(t, rows);                                                                 \
-	}
-TILE_EACH(TILE_INT4)
-
-#define TILE_INT4_ROWS(rows) [rows] = tile_int4_##rows,
-static tile_function *const int4_tiles[ROWS_MAX + 1] = { TILE_EACH(TILE_INT4_ROWS) };
 static void int4_finish(
                 const struct linear *l, int panel, int first_row, int rows, const void *sums);
 
@@ -209,7 +227,8 @@ static const struct kernel int4_kernel = {
 	.input_bytes = INT4_INPUTS,
 	.slice = 32,
 	.block = 16,
-	.tiles = int4_tiles,
+	.any = int4_tile,
+	.rows = INT4_ROWS_MAX,
 	.finish = int4_finish,
 	.panel_tail = PANEL * sizeof(float),
 };

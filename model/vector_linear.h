@@ -14,7 +14,9 @@ struct kernel {
 	size_t input_first; /* bytes before a row's first group of inputs ... */
 	size_t input_bytes; /* ... and of each group */
 	int slice, block; /* groups: a slice of a panel stays in cache for all groups of rows; a block of x in L2 */
-	tile_function *const *tiles; /* [ROWS_MAX + 1] */
+	tile_function *const *tiles; /* [ROWS_MAX + 1], or NULL: `any` takes up to `rows` rows */
+	void (*any)(const struct tile *t, int rows);
+	int rows;
 	/* Scales, bias, activation and residual for the sums of some rows of one panel; writes y. */
 	void (*finish)(const struct linear *l, int panel, int first_row, int rows,
 	                const void *sums);
@@ -71,13 +73,14 @@ static const char *weights_at(const struct kernel *k, const struct linear *l, in
 
 /*
  * Adds the products of `count` groups of inputs from `at` on to the sums of `rows` rows, cut into
- * equal groups of at most ROWS_MAX. The first ones fetch the slice at `next` (NULL: none) while
+ * equal groups of at most ROWS_MAX, or what the kernel takes. The first ones fetch the slice at `next` (NULL: none) while
  * they compute: at few rows memory and arithmetic take about as long, and must run at the same time.
  */
 static void linear_slice(const struct kernel *kernel, const struct linear *l, int panel, int at,
                 int count, const char *next, int first_row, int rows, uint32_t *sums) {
 	const int step_lines = TILE_STEP * (int)kernel->panel_bytes / 64;
-	int groups = (rows + ROWS_MAX - 1) / ROWS_MAX;
+	const int most = kernel->tiles ? ROWS_MAX : kernel->rows;
+	int groups = (rows + most - 1) / most;
 	int helpers = groups < PREFETCHERS ? groups : PREFETCHERS;
 	struct tile t = { .ldc = PANEL, .ldx = l->x_stride, .ldb = kernel->panel_bytes };
 	t.count = count;
@@ -85,7 +88,9 @@ static void linear_slice(const struct kernel *kernel, const struct linear *l, in
 	t.last = (at + count) * kernel->group > l->w->n_in ? l->w->n_in % kernel->group : 0;
 	t.b = weights_at(kernel, l, panel, at);
 	if (groups == 1) /* a few rows wait for memory alone, and the hardware's prefetch is best */
-		next = rows > ROWS_MAX / 2 ? (const char *)t.b + PREFETCH_AHEAD : NULL;
+		next = rows > (kernel->tiles ? ROWS_MAX / 2 : 1)
+		                ? (const char *)t.b + PREFETCH_AHEAD
+		                : NULL;
 	for (int g = 0; g < groups; g++) {
 		int row = rows * g / groups, end = rows * (g + 1) / groups;
 		int line = step_lines * g / helpers, line_end = step_lines * (g + 1) / helpers;
@@ -97,7 +102,10 @@ static void linear_slice(const struct kernel *kernel, const struct linear *l, in
 		t.c = sums + row * PANEL;
 		t.x = (const char *)l->x + (size_t)(first_row + row) * l->x_stride
 		                + kernel->input_first + (size_t)at * kernel->input_bytes;
-		kernel->tiles[end - row](&t);
+		if (kernel->tiles)
+			kernel->tiles[end - row](&t);
+		else
+			kernel->any(&t, end - row);
 	}
 }
 

@@ -7,7 +7,7 @@
 
 #include "model/vector_linear.h"
 
-static vec vec_dot_bytes(vec u, vec s, vec sum) {
+static __attribute__((noinline)) vec vec_dot_bytes(vec u, vec s, vec sum) {
 	union parts x = { .v = u }, y = { .v = s };
 	vec_bits to = (vec_bits)sum;
 	for (int i = 0; i < 4 * LANES; i++)

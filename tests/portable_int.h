@@ -9,7 +9,7 @@ union parts {
 	uint8_t unsigned_bytes[64];
 };
 
-static inline vec vec_set_bits(const void *p) {
+static __attribute__((noinline)) vec vec_set_bits(const void *p) {
 	union parts l;
 	for (int i = 0; i < LANES; i++)
 		memcpy(&l.words[i], p, sizeof *l.words);
@@ -20,11 +20,11 @@ static inline vec vec_int_add(vec a, vec b) {
 	return (vec)((vec_bits)a + (vec_bits)b);
 }
 
-static inline vec vec_int_max(vec a, vec b) {
+static __attribute__((noinline)) vec vec_int_max(vec a, vec b) {
 	return vec_choose((vec_mask)a > (vec_mask)b, a, b);
 }
 
-static inline vec vec_from_int(vec a) {
+static __attribute__((noinline)) vec vec_from_int(vec a) {
 	union parts l = { .v = a };
 	vec floats;
 	for (int i = 0; i < LANES; i++)
@@ -32,7 +32,7 @@ static inline vec vec_from_int(vec a) {
 	return floats;
 }
 
-static inline vec vec_from_int16(const void *p) {
+static __attribute__((noinline)) vec vec_from_int16(const void *p) {
 	int16_t from[LANES];
 	vec floats;
 	memcpy(from, p, sizeof from);
@@ -55,7 +55,7 @@ static inline vec vec_odd_bytes(vec v) {
 	return (vec)((vec_bits)v >> 8 & 0x00ff00ffu);
 }
 
-static inline vec vec_dot_pairs(vec a, vec b, vec sum) {
+static __attribute__((noinline)) vec vec_dot_pairs(vec a, vec b, vec sum) {
 	union parts x = { .v = a }, y = { .v = b }, s = { .v = sum };
 	for (int i = 0; i < 2 * LANES; i++)
 		s.words[i / 2] += x.halves[i] * y.halves[i];
@@ -71,7 +71,7 @@ static inline vec vec_high_halves(vec v) {
 }
 
 /* VPMADDUBSW, which saturates, and VPADDW, which does not. */
-static inline vec vec_dot_halves(vec u, vec s, vec sum) {
+static __attribute__((noinline)) vec vec_dot_halves(vec u, vec s, vec sum) {
 	union parts x = { .v = u }, y = { .v = s }, to = { .v = sum };
 	for (int i = 0; i < 2 * LANES; i++) {
 		int pair = x.unsigned_bytes[2 * i] * y.bytes[2 * i]
@@ -82,7 +82,7 @@ static inline vec vec_dot_halves(vec u, vec s, vec sum) {
 	return to.v;
 }
 
-static inline vec vec_join_pairs(vec v) {
+static __attribute__((noinline)) vec vec_join_pairs(vec v) {
 	union parts l = { .v = v };
 	for (int i = 0; i < LANES; i++)
 		l.words[i] = l.halves[2 * i] + l.halves[2 * i + 1];
