@@ -3,6 +3,13 @@
  * The compute team. Members wait for a counter to change: the start counter between runs, the
  * barrier's generation inside. A wait spins first (a parked thread takes some 65 us to wake, a
  * spinning one 0.05) and then parks on one condition variable that all waits share.
+ *
+ * A spinning member never yields its core: the scheduler would give a neighbour's whole slice of
+ * milliseconds for it, at every barrier. Where another member shares its core, that one cannot arrive
+ * while it spins: then it moves to a core of its own, or parks at once.
+ *
+ * Members of large teams arrive at counters of a tree, so that no cache line is written by more than
+ * FAN of them.
  */
 #include "model/team.h"
 
@@ -18,27 +25,38 @@
 
 enum {
 	CACHE_LINE = 64,
-	SPINS = 2000,          /* pauses before parking: about 50 us, 20 to 100 by processor */
-	SPINS_PER_YIELD = 256, /* lets the others run where there are more threads than cores */
+	SPINS = 2000,     /* pauses before parking: about 50 us, 20 to 100 by processor */
+	SPINS_QUICK = 64, /* after which it is worth asking who shares the core */
+	FAN = 8,          /* members, or counters, that meet at one counter */
 };
 
 struct member {
-	struct team *team;
+	_Alignas(CACHE_LINE) struct team *team;
 	int index;
+	atomic_int cpu; /* where it last waited long or woke others; -1: not known */
 	pthread_t thread;
+};
+
+/* Where up to FAN members or lower counters meet; the last to arrive goes on to the parent. */
+struct meeting {
+	_Alignas(CACHE_LINE) atomic_int arrived;
+	int expected;
+	struct meeting *parent; /* NULL: all are there */
 };
 
 struct team {
 	int size, started; /* members; threads that exist besides the caller */
 	struct member *members;
+	struct meeting *meetings; /* the leaves first: member i arrives at meetings[i / FAN] */
+	int *cpus, n_cpus;        /* member i is pinned to cpus[i % n_cpus]; none: not pinned */
 	void (*fn)(void *arg, int member);
 	void *arg;
+	bool crowded;  /* more members than processors */
 	bool stopping; /* written before start changes */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	_Alignas(CACHE_LINE) atomic_uint start;      /* runs begun */
 	_Alignas(CACHE_LINE) atomic_uint generation; /* barriers completed */
-	_Alignas(CACHE_LINE) atomic_int arrived;     /* members at the present barrier */
 	_Alignas(CACHE_LINE) atomic_int parked;      /* threads that may need waking */
 };
 
@@ -50,57 +68,29 @@ static void relax(void) {
 #endif
 }
 
-/* Wakes all who wait; the counter they wait for has been changed. */
-static void wake(struct team *team) {
-	if (atomic_load(&team->parked) == 0)
+/* Pins the calling thread to one processor; without a word if that is not allowed any more. */
+static void pin(int cpu) {
+	size_t bytes = CPU_ALLOC_SIZE((size_t)cpu + 1);
+	cpu_set_t *one = CPU_ALLOC((size_t)cpu + 1);
+	if (!one)
 		return;
-	pthread_mutex_lock(&team->lock);
-	pthread_cond_broadcast(&team->changed);
-	pthread_mutex_unlock(&team->lock);
-}
-
-/*
- * Returns once *counter differs from `old`. A sleeper announces itself before it looks a last time,
- * and a waker changes the counter before it looks for sleepers, both in one total order: one of the
- * two sees the other.
- */
-static void wait_for_change(struct team *team, atomic_uint *counter, unsigned old) {
-	for (int spin = 1; spin <= SPINS; spin++) {
-		if (atomic_load_explicit(counter, memory_order_acquire) != old)
-			return;
-		if (spin % SPINS_PER_YIELD == 0)
-			sched_yield();
-		else
-			relax();
-	}
-	pthread_mutex_lock(&team->lock);
-	atomic_fetch_add(&team->parked, 1);
-	while (atomic_load(counter) == old)
-		pthread_cond_wait(&team->changed, &team->lock);
-	atomic_fetch_sub(&team->parked, 1);
-	pthread_mutex_unlock(&team->lock);
-}
-
-void team_barrier(struct team *team, int member) {
-	if (team->size == 1)
-		return;
-	unsigned old = atomic_load_explicit(&team->generation, memory_order_relaxed);
-	if (atomic_fetch_add(&team->arrived, 1) + 1 < team->size) {
-		wait_for_change(team, &team->generation, old);
-		return;
-	}
-	atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
-	atomic_store(&team->generation, old + 1);
-	wake(team);
+	CPU_ZERO_S(bytes, one);
+	CPU_SET_S((size_t)cpu, bytes, one);
+	sched_setaffinity(0, bytes, one);
+	CPU_FREE(one);
 }
 
 /*
  * Moves the calling thread to the index-th processor that it may use, and lets it go again. New
  * threads can start on one processor and spin against each other there for a third of a second
- * before the kernel parts them; once apart they stay apart, and nothing is pinned.
+ * before the kernel parts them; once apart they stay apart. Pinned members stay where they are put.
  */
-static void settle(int index) {
+static void settle(const struct team *team, int index) {
 	cpu_set_t allowed, one;
+	if (team->n_cpus > 0) {
+		pin(team->cpus[index % team->n_cpus]);
+		return;
+	}
 	if (sched_getaffinity(0, sizeof allowed, &allowed) != 0)
 		return;
 	int left = index % CPU_COUNT(&allowed), cpu = 0;
@@ -112,12 +102,95 @@ static void settle(int index) {
 		sched_setaffinity(0, sizeof allowed, &allowed);
 }
 
+/* Notes where the member runs, and returns it. */
+static int note_cpu(struct team *team, int member) {
+	int cpu = sched_getcpu();
+	atomic_store_explicit(&team->members[member].cpu, cpu, memory_order_relaxed);
+	return cpu;
+}
+
+/* Whether another member was last seen on the core that this one runs on. */
+static bool shares_core(struct team *team, int member) {
+	int cpu = note_cpu(team, member);
+	for (int i = 0; i < team->size; i++) {
+		if (i != member && cpu >= 0
+		                && atomic_load_explicit(&team->members[i].cpu, memory_order_relaxed)
+		                                == cpu)
+			return true;
+	}
+	return false;
+}
+
+/* Wakes all who wait; the counter they wait for has been changed. */
+static void wake(struct team *team, int member) {
+	if (atomic_load(&team->parked) == 0)
+		return;
+	note_cpu(team, member); /* who is always last would not be known to have moved */
+	pthread_mutex_lock(&team->lock);
+	pthread_cond_broadcast(&team->changed);
+	pthread_mutex_unlock(&team->lock);
+}
+
+static bool spin(atomic_uint *counter, unsigned old, int spins) {
+	for (int i = 0; i < spins; i++) {
+		if (atomic_load_explicit(counter, memory_order_acquire) != old)
+			return true;
+		relax();
+	}
+	return false;
+}
+
+/*
+ * Returns once *counter differs from `old`. A sleeper announces itself before it looks a last time,
+ * and a waker changes the counter before it looks for sleepers, both in one total order: one of the
+ * two sees the other.
+ */
+static void wait_for_change(struct team *team, atomic_uint *counter, unsigned old, int member) {
+	if (spin(counter, old, SPINS_QUICK))
+		return;
+	bool shared = shares_core(team, member);
+	if (shared && !team->crowded) {
+		settle(team, member);
+		shared = shares_core(team, member);
+	}
+	if (!shared && spin(counter, old, SPINS - SPINS_QUICK))
+		return;
+	pthread_mutex_lock(&team->lock);
+	atomic_fetch_add(&team->parked, 1);
+	while (atomic_load(counter) == old)
+		pthread_cond_wait(&team->changed, &team->lock);
+	atomic_fetch_sub(&team->parked, 1);
+	pthread_mutex_unlock(&team->lock);
+}
+
+/* Whether all members have arrived with this one. Counters are left ready for the next barrier. */
+static bool arrive(struct meeting *at) {
+	for (; at; at = at->parent) {
+		if (atomic_fetch_add(&at->arrived, 1) + 1 < at->expected)
+			return false;
+		atomic_store_explicit(&at->arrived, 0, memory_order_relaxed);
+	}
+	return true;
+}
+
+void team_barrier(struct team *team, int member) {
+	if (team->size == 1)
+		return;
+	unsigned old = atomic_load_explicit(&team->generation, memory_order_relaxed);
+	if (!arrive(&team->meetings[member / FAN])) {
+		wait_for_change(team, &team->generation, old, member);
+		return;
+	}
+	atomic_store(&team->generation, old + 1);
+	wake(team, member);
+}
+
 static void *member_main(void *arg) {
 	struct member *member = arg;
 	struct team *team = member->team;
-	settle(member->index);
+	settle(team, member->index);
 	for (unsigned seen = 0;; seen++) {
-		wait_for_change(team, &team->start, seen);
+		wait_for_change(team, &team->start, seen, member->index);
 		if (team->stopping)
 			return NULL;
 		team->fn(team->arg, member->index);
@@ -128,12 +201,12 @@ static void *member_main(void *arg) {
 void team_run(struct team *team, void (*fn)(void *arg, int member), void *arg) {
 	static _Thread_local bool settled;
 	if (!settled && team->size > 1)
-		settle(0);
+		settle(team, 0);
 	settled = true;
 	team->fn = fn;
 	team->arg = arg;
 	atomic_fetch_add(&team->start, 1);
-	wake(team);
+	wake(team, 0);
 	fn(arg, 0);
 	team_barrier(team, 0);
 }
@@ -146,8 +219,6 @@ static bool start_threads(struct team *team, char *err, size_t errlen) {
 	int failed = 0;
 	for (int i = 1; i < team->size && !failed; i++) {
 		struct member *member = &team->members[i];
-		member->team = team;
-		member->index = i;
 		failed = pthread_create(&member->thread, NULL, member_main, member);
 		if (!failed)
 			team->started++;
@@ -159,26 +230,82 @@ static bool start_threads(struct team *team, char *err, size_t errlen) {
 	return !failed;
 }
 
-struct team *team_create(int threads, char *err, size_t errlen) {
+/* Counters for `n` members, and those above them; the leaves first. */
+static struct meeting *make_meetings(int n) {
+	int total = 0;
+	for (int width = n; width > 1 || total == 0; total += width)
+		width = (width + FAN - 1) / FAN;
+	struct meeting *meetings = aligned_alloc(CACHE_LINE, (size_t)total * sizeof *meetings);
+	if (!meetings)
+		return NULL;
+	struct meeting *level = meetings;
+	for (int below = n; level < meetings + total;) {
+		int width = (below + FAN - 1) / FAN;
+		struct meeting *above = level + width;
+		for (int i = 0; i < width; i++) {
+			atomic_init(&level[i].arrived, 0);
+			level[i].expected = below - i * FAN < FAN ? below - i * FAN : FAN;
+			level[i].parent = width > 1 ? &above[i / FAN] : NULL;
+		}
+		below = width;
+		level = above;
+	}
+	return meetings;
+}
+
+static struct member *make_members(struct team *team, int n) {
+	struct member *members = aligned_alloc(CACHE_LINE, (size_t)n * sizeof *members);
+	for (int i = 0; members && i < n; i++) {
+		members[i] = (struct member){ .team = team, .index = i };
+		atomic_init(&members[i].cpu, -1);
+	}
+	return members;
+}
+
+static void team_free(struct team *team) {
+	free(team->members);
+	free(team->meetings);
+	free(team->cpus);
+	free(team);
+}
+
+static struct team *make_team(int threads, const int *cpus, int n_cpus) {
+	struct team *team = aligned_alloc(CACHE_LINE, sizeof *team);
+	if (!team)
+		return NULL;
+	memset(team, 0, sizeof *team);
+	team->size = threads;
+	team->members = make_members(team, threads);
+	team->meetings = make_meetings(threads);
+	team->n_cpus = n_cpus;
+	team->cpus = calloc((size_t)n_cpus + 1, sizeof *team->cpus);
+	if (!team->members || !team->meetings || !team->cpus) {
+		team_free(team);
+		return NULL;
+	}
+	for (int i = 0; i < n_cpus; i++)
+		team->cpus[i] = cpus[i];
+	cpu_set_t allowed;
+	team->crowded = sched_getaffinity(0, sizeof allowed, &allowed) == 0
+	                && threads > CPU_COUNT(&allowed);
+	pthread_mutex_init(&team->lock, NULL);
+	pthread_cond_init(&team->changed, NULL);
+	return team;
+}
+
+struct team *team_create_pinned(
+                int threads, const int *cpus, int n_cpus, char *err, size_t errlen) {
 	if (!ops_float_env_ok()) {
 		snprintf(err, errlen,
 		                "the floating-point environment is not the default: kernels need "
 		                "rounding to nearest and denormal numbers");
 		return NULL;
 	}
-	struct team *team = aligned_alloc(CACHE_LINE, sizeof *team);
-	struct member *members = calloc((size_t)threads, sizeof *members);
-	if (!team || !members) {
-		free(team);
-		free(members);
+	struct team *team = make_team(threads, cpus, n_cpus);
+	if (!team) {
 		snprintf(err, errlen, "no memory for %d compute threads", threads);
 		return NULL;
 	}
-	memset(team, 0, sizeof *team);
-	team->size = threads;
-	team->members = members;
-	pthread_mutex_init(&team->lock, NULL);
-	pthread_cond_init(&team->changed, NULL);
 	if (!start_threads(team, err, errlen)) {
 		team_destroy(team);
 		return NULL;
@@ -186,18 +313,21 @@ struct team *team_create(int threads, char *err, size_t errlen) {
 	return team;
 }
 
+struct team *team_create(int threads, char *err, size_t errlen) {
+	return team_create_pinned(threads, NULL, 0, err, errlen);
+}
+
 void team_destroy(struct team *team) {
 	if (!team)
 		return;
 	team->stopping = true;
 	atomic_fetch_add(&team->start, 1);
-	wake(team);
+	wake(team, 0);
 	for (int i = 1; i <= team->started; i++)
 		pthread_join(team->members[i].thread, NULL);
 	pthread_cond_destroy(&team->changed);
 	pthread_mutex_destroy(&team->lock);
-	free(team->members);
-	free(team);
+	team_free(team);
 }
 
 int team_size(const struct team *team) {

@@ -17,6 +17,11 @@ struct team;
 
 /* `threads` >= 1 counts the caller. Returns NULL with a sentence in `err`. */
 struct team *team_create(int threads, char *err, size_t errlen);
+/*
+ * The same with member i held on processor cpus[i % n_cpus], if that is allowed; the caller of
+ * team_run is from its first run on. n_cpus 0: the system places all.
+ */
+struct team *team_create_pinned(int threads, const int *cpus, int n_cpus, char *err, size_t errlen);
 void team_destroy(struct team *team);
 
 int team_size(const struct team *team);

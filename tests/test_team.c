@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The compute team: runs, barriers, parking, more threads than cores. Also run under ThreadSanitizer. */
+#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <time.h>
@@ -7,7 +8,7 @@
 #include "model/team.h"
 #include "tests/check.h"
 
-enum { MEMBERS_MAX = 16 };
+enum { MEMBERS_MAX = 65 };
 
 /* What the members of a run write: plain memory, so that a missing barrier is a data race. */
 struct board {
@@ -43,6 +44,19 @@ static void step_cells(void *arg, int member) {
 				atomic_fetch_add(&board->wrong, 1);
 		team_barrier(board->team, member);
 	}
+}
+
+static void spin_member(void *arg, int member) {
+	struct board *board = arg;
+	(void)member;
+	while (atomic_load(&board->wrong) == 0)
+		;
+}
+
+static void *spin_until_told(void *arg) {
+	struct board *board = arg;
+	team_run(board->team, spin_member, board);
+	return NULL;
 }
 
 static double process_seconds(void) {
@@ -99,10 +113,80 @@ TEST(many_members_on_one_core_get_through) {
 	team_destroy(board.team);
 }
 
+/* Counters meet in a tree of eights: one level, two full and partly filled, three. */
 TEST(more_members_than_cores_get_through) {
-	struct board board = { .team = team_of(MEMBERS_MAX), .rounds = 50 };
+	static const int sizes[] = { 8, 9, 16, 17, 63, 64, 65 };
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		struct board board = { .team = team_of(sizes[i]), .rounds = 50 };
+		for (int run = 0; run < 3; run++)
+			team_run(board.team, step_cells, &board);
+		CHECK_INT(atomic_load(&board.wrong), 0);
+		team_destroy(board.team);
+	}
+}
+
+TEST(busy_neighbours_do_not_stop_a_team) {
+	struct board busy = { .team = team_of(3) };
+	struct board board = { .team = team_of(3), .rounds = 300 };
+	pthread_t neighbour;
+	CHECK_INT(pthread_create(&neighbour, NULL, spin_until_told, &busy), 0);
+	time_t start = time(NULL);
 	team_run(board.team, step_cells, &board);
+	CHECK(time(NULL) - start < 30);
+	atomic_store(&busy.wrong, 1);
+	pthread_join(neighbour, NULL);
 	CHECK_INT(atomic_load(&board.wrong), 0);
+	team_destroy(busy.team);
+	team_destroy(board.team);
+}
+
+static void note_processors(void *arg, int member) {
+	struct board *board = arg;
+	cpu_set_t mine;
+	CHECK(sched_getaffinity(0, sizeof mine, &mine) == 0);
+	board->calls[member] = CPU_COUNT(&mine);
+	board->cells[member] = sched_getcpu();
+}
+
+static int allowed_cpus(int *cpus, int most) {
+	cpu_set_t allowed;
+	int n = 0;
+	CHECK(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
+	for (int cpu = 0; cpu < CPU_SETSIZE && n < most; cpu++)
+		if (CPU_ISSET(cpu, &allowed))
+			cpus[n++] = cpu;
+	return n;
+}
+
+/* On a thread of its own, whose pinning ends with it. */
+static void *run_pinned(void *arg) {
+	struct board *board = arg;
+	int cpus[3], n = allowed_cpus(cpus, 3);
+	char err[256] = "";
+	board->team = team_create_pinned(3, cpus, n, err, sizeof err);
+	CHECK(board->team != NULL);
+	team_run(board->team, note_processors, board);
+	for (int i = 0; i < 3; i++) {
+		CHECK_INT(board->calls[i], 1);
+		CHECK_INT(board->cells[i], cpus[i % n]);
+	}
+	team_destroy(board->team);
+	return NULL;
+}
+
+TEST(pinned_members_stay_on_their_processors) {
+	struct board board = { .rounds = 0 };
+	pthread_t thread;
+	CHECK_INT(pthread_create(&thread, NULL, run_pinned, &board), 0);
+	pthread_join(thread, NULL);
+}
+
+TEST(members_that_are_not_pinned_may_use_all_processors) {
+	struct board board = { .team = team_of(3) };
+	int cpus[1024], n = allowed_cpus(cpus, 1024);
+	team_run(board.team, note_processors, &board);
+	for (int i = 0; i < 3; i++)
+		CHECK_INT(board.calls[i], n);
 	team_destroy(board.team);
 }
 
