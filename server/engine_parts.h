@@ -57,6 +57,7 @@ struct engine {
 	struct cost_model cost;
 	struct cost_history history;
 	struct cost_learner learner;
+	int64_t told_ns;         /* streams' tokens were posted */
 	uint64_t prefix_evicted; /* blocks that the metrics know of */
 };
 

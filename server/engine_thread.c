@@ -12,6 +12,7 @@
 #include "server/warmup.h"
 
 #define TICK_NS 500000000 /* an idle engine's heartbeat */
+#define TELL_NS 1000000   /* streams hear of their tokens at most so often */
 
 /* ---- warm-up ---- */
 
@@ -74,6 +75,37 @@ static void warm_up(struct engine *engine) {
 	engine->wake(engine->wake_arg);
 }
 
+/* ---- news ---- */
+
+static void post(struct engine *engine, struct ticket *t) {
+	ticket_publish(t);
+	if (t->in_outbox)
+		return;
+	t->in_outbox = true;
+	t->outbox_next = NULL;
+	*engine->outbox_last = t;
+	engine->outbox_last = &t->outbox_next;
+}
+
+/*
+ * Posts what running streams have got. Telling the loop, and its telling the client, costs as much
+ * as a quick step and needs a core that steps use: while steps are quicker than TELL_NS, tokens wait
+ * for each other so long. The first of an answer never waits, nor the last. Under the lock.
+ */
+static bool post_tokens(struct engine *engine, int64_t now_ns, bool more_soon) {
+	bool wait = more_soon && now_ns - engine->told_ns < TELL_NS, news = false;
+	for (struct ticket *t = batch_running(engine->batch); t; t = t->next) {
+		bool begun = t->mail_report.times.first_token_ns > 0;
+		if (!t->news || !t->job->stream || (wait && begun))
+			continue;
+		post(engine, t);
+		news = true;
+	}
+	if (news)
+		engine->told_ns = now_ns;
+	return news;
+}
+
 /* ---- the queue ---- */
 
 static void enter_queue(struct engine *engine, struct ticket *list) {
@@ -94,7 +126,7 @@ static void enter_queue(struct engine *engine, struct ticket *list) {
 /* Waits for something to do and takes the mail. False: stop. */
 static bool take_mail(struct engine *engine) {
 	struct ticket *list = NULL;
-	bool go_on = true;
+	bool go_on = true, news = false;
 	pthread_mutex_lock(&engine->lock);
 	while (!engine->inbox && !engine->cancels && !engine->waiting
 	                && batch_jobs(engine->batch) == 0) {
@@ -110,6 +142,8 @@ static bool take_mail(struct engine *engine) {
 		engine->snapshot.cost = engine->cost;
 	}
 	list = engine->inbox;
+	if (list) /* the next step may take longer */
+		news = post_tokens(engine, clock_now_ns(), false);
 	engine->inbox = NULL;
 	engine->inbox_last = &engine->inbox;
 	if (engine->cancels) {
@@ -122,6 +156,8 @@ static bool take_mail(struct engine *engine) {
 		engine->cancels = false;
 	}
 	pthread_mutex_unlock(&engine->lock);
+	if (news)
+		engine->wake(engine->wake_arg);
 	enter_queue(engine, list);
 	return go_on;
 }
@@ -187,17 +223,8 @@ static struct prefix_counts count_prefixes(struct engine *engine) {
 	return counts;
 }
 
-static void post(struct engine *engine, struct ticket *t) {
-	ticket_publish(t);
-	if (t->in_outbox)
-		return;
-	t->in_outbox = true;
-	t->outbox_next = NULL;
-	*engine->outbox_last = t;
-	engine->outbox_last = &t->outbox_next;
-}
-
-static void publish(struct engine *engine) {
+/* `more_soon`: the next step will follow at once and be as quick as the last. */
+static void publish(struct engine *engine, bool more_soon) {
 	const struct workspace *w = batch_workspace(engine->batch);
 	struct scheduler_view view;
 	for (struct ticket *t = batch_running(engine->batch); t; t = t->next)
@@ -220,12 +247,7 @@ static void publish(struct engine *engine) {
 	engine->queued.sequences -= engine->left.sequences;
 	engine->queued.tokens -= engine->left.tokens;
 	engine->left = (struct queue_sum){ 0 };
-	for (struct ticket *t = batch_running(engine->batch); t; t = t->next) {
-		if (t->news && t->job->stream) {
-			post(engine, t);
-			news = true;
-		}
-	}
+	news |= post_tokens(engine, s->heartbeat_ns, more_soon);
 	while (engine->ended) {
 		struct ticket *t = engine->ended;
 		engine->ended = t->next;
@@ -245,7 +267,7 @@ void *engine_thread(void *arg) {
 		engine_keep_pace(engine, began_ns);
 		end_cancelled(engine);
 		if (!engine_decide(engine, began_ns)) {
-			publish(engine);
+			publish(engine, false);
 			continue;
 		}
 		struct batch_stats stats;
@@ -255,7 +277,8 @@ void *engine_thread(void *arg) {
 		run_step(engine, &stats);
 		turn_pass(engine->turn);
 		engine_take_ended(engine);
-		publish(engine);
+		bool quick = clock_now_ns() - began_ns < TELL_NS && stats.prompt_rows == 0;
+		publish(engine, quick && !engine->waiting);
 		engine_learn_step(engine, &stats.step, began_ns + waited_ns);
 	}
 	return NULL;
