@@ -25,7 +25,7 @@ static const double QUIET = 0.97;
 
 struct settings {
 	int threads, rounds, context;
-	bool json;
+	bool json, lines;
 	const char *dir, *kernels, *rows;
 	enum cpu_level level;
 	enum weight_format weights;
@@ -191,9 +191,9 @@ static void print_json(const struct engine_bench *b, const struct limits *l,
 	for (int i = 0; i < n; i++) {
 		const struct engine_point *p = &points[i];
 		struct engine_work work = engine_work_of(b, p);
-		printf("%s\n{\"kind\": \"%s\", \"count\": %d, \"depth\": %d, \"seconds\": %.6g, "
+		printf("%s{\"kind\": \"%s\", \"count\": %d, \"depth\": %d, \"seconds\": %.6g, "
 		       "\"busy\": %.3f",
-		                i ? "," : "", engine_kind_name(p->kind), p->count, p->depth,
+		                i ? ", " : "", engine_kind_name(p->kind), p->count, p->depth,
 		                median(p->seconds, rounds), median(p->busy, rounds));
 		if (p->kind == ENGINE_ENCODE)
 			printf(", \"length\": %d", p->length);
@@ -229,7 +229,7 @@ static void parse_arguments(int argc, char **argv, struct settings *s) {
 		{ "rounds", 1, NULL, 'n' }, { "kernels", 1, NULL, 'k' },
 		{ "cpu-level", 1, NULL, 'l' }, { "weights", 1, NULL, 'w' }, { "kv", 1, NULL, 'v' },
 		{ "rows", 1, NULL, 'r' }, { "context", 1, NULL, 'c' }, { "json", 0, NULL, 'j' },
-		{ NULL, 0, NULL, 0 } };
+		{ "lines", 0, NULL, 'i' }, { NULL, 0, NULL, 0 } };
 	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		if (c == 't')
 			s->threads = atoi(optarg);
@@ -249,6 +249,8 @@ static void parse_arguments(int argc, char **argv, struct settings *s) {
 			s->context = atoi(optarg);
 		else if (c == 'j')
 			s->json = true;
+		else if (c == 'i')
+			s->lines = true;
 		else if (c == '?')
 			exit(2);
 	}
@@ -279,6 +281,29 @@ static void start(struct engine_bench *b, struct limits *l, const struct setting
 		l->arena[i] = (float)(i % 1021);
 }
 
+/*
+ * Answers each line of standard input, a list of points, with one of JSON: for whoever runs others
+ * in turn with this. The team sleeps in between.
+ */
+static bool answer_lines(struct engine_bench *b, struct limits *l) {
+	static struct engine_point points[ENGINE_POINTS];
+	char line[512];
+	while (fgets(line, sizeof line, stdin)) {
+		line[strcspn(line, "\n")] = '\0';
+		int n = engine_points(b, line, points);
+		if (n < 1)
+			return false;
+		run_round(b, l, points, n, 0);
+		print_json(b, l, points, n, 1);
+		fflush(stdout);
+	}
+	return true;
+}
+
+static const char unknown_rows[] =
+                "--rows is a list of prefill, decode, depth, mixed and encode, each "
+                "with :COUNT or :TEXTSxTOKENS if you like";
+
 int main(int argc, char **argv) {
 	static struct engine_point points[ENGINE_POINTS];
 	static struct limits limits;
@@ -292,11 +317,14 @@ int main(int argc, char **argv) {
 		.kv = KV_AUTO };
 	parse_arguments(argc, argv, &s);
 	start(&b, &limits, &s);
+	if (s.lines) {
+		if (!answer_lines(&b, &limits))
+			fail(unknown_rows);
+		return 0;
+	}
 	int n = engine_points(&b, s.rows, points);
 	if (n < 1)
-		fail("--rows is a list of prefill, decode, depth, mixed and encode, each with "
-		     ":COUNT "
-		     "or :TEXTSxTOKENS if you like");
+		fail(unknown_rows);
 	run_round(&b, &limits, points, n, 0);
 	for (int round = 0; round < s.rounds; round++)
 		run_round(&b, &limits, points, n, round);

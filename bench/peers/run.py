@@ -45,7 +45,7 @@ def run_precision(options, precision, record):
     alive = sides.sides(options, precision)
     rows = options.what.split(",")
     try:
-        for side in alive[1:]:
+        for side in alive:
             if isinstance(side, sides.Lines):
                 for row in rows:
                     side.seconds(row)  # warms it, and takes its memory

@@ -57,37 +57,20 @@ def run(command, **options):
     return done.stdout
 
 
-class Engine:
-    """bench-engine, once a measurement."""
+class Llama:
+    """llama-bench, and llama-batched-bench for more than one sequence."""
 
     def __init__(self, options, precision):
-        self.name, self.facts = "fathom", {}
-        self.command = [options.engine, "--json", "--rounds", "1", "--threads", str(options.threads), "--weights", precision,
-                        "--context", str(CONTEXT)]
-        self.model = options.model
-
-    def seconds(self, row):
-        found = json.loads(run([*self.command, "--rows", row, self.model]))
-        point = found["points"][0]
-        self.facts = {"peak share": point["peak_share"], "memory share": point["memory_share"], "busy": point["busy"],
-                      "peak": found["peak"], "bandwidth": found["bandwidth"]}
-        return point["seconds"]
+        self.name, self.facts = f"llama.cpp {LLAMA_TYPES[precision]}", {}
+        self.threads = str(options.threads)
+        self.programs = options.llama
+        self.file = gguf_file(options, precision)
 
     def live(self):
         return 0
 
     def stop(self):
         pass
-
-
-class Llama(Engine):
-    """llama-bench, and llama-batched-bench for more than one sequence."""
-
-    def __init__(self, options, precision):
-        super().__init__(options, precision)
-        self.name, self.threads = f"llama.cpp {LLAMA_TYPES[precision]}", str(options.threads)
-        self.programs = options.llama
-        self.file = gguf_file(options, precision)
 
     def program(self, name):
         return os.path.join(self.programs, name)
@@ -139,6 +122,25 @@ class Lines:
     def stop(self):
         self.process.stdin.close()
         self.process.wait()
+
+
+class Engine(Lines):
+    """bench-engine; it measures the machine's limits beside."""
+
+    def __init__(self, options, precision):
+        self.name, self.facts = "fathom", {}
+        self.process = subprocess.Popen([options.engine, "--lines", "--threads", str(options.threads), "--weights", precision,
+                                         "--context", str(CONTEXT), options.model],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def seconds(self, row):
+        self.process.stdin.write(row + "\n")
+        self.process.stdin.flush()
+        found = self.read()
+        point = found["points"][0]
+        self.facts = {"peak share": point["peak_share"], "memory share": point["memory_share"], "busy": point["busy"],
+                      "peak": found["peak"], "bandwidth": found["bandwidth"]}
+        return point["seconds"]
 
 
 def made(path, make):
