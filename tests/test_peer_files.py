@@ -24,6 +24,7 @@ import numpy as np  # noqa: E402
 
 import gguf  # noqa: E402
 import onnx_model  # noqa: E402
+import weights  # noqa: E402
 
 GPT2, OPT, ENCODER = (os.path.join(ROOT, "tests", "data", name) for name in ("tiny-gpt2", "tiny-opt", "tiny-encoder"))
 
@@ -104,15 +105,14 @@ def gguf_holds_every_matrix_as_out_by_in(folder):
         assert (found.tensors[f"blk.{last}.{theirs}.bias"] == of[f"h.{last}.{ours}.bias"]).all()
 
 
-def gguf_at_half_depth_keeps_the_layers_of_the_even_rule(folder):
-    path, tensors = os.path.join(folder, "b.gguf"), stored(GPT2)
-    layers = sum(name.endswith("ln_1.weight") for name in tensors)
-    gguf.convert(GPT2, path, layers // 2)
-    found = Gguf(path)
-    assert found.values["gpt2.block_count"] == layers // 2
-    for rank in range(layers // 2):
-        kept = next(t for name, t in tensors.items() if name.endswith(f"h.{rank * layers // (layers // 2)}.ln_1.bias"))
-        assert (found.tensors[f"blk.{rank}.attn_norm.bias"] == kept).all()
+def half_of_six_layers_are_the_first_third_and_fifth(_):
+    model, tensors = weights.read(OPT, 3), stored(OPT)
+    assert model["facts"]["layers"] == 3
+    for layer, kept in zip(model["layers"], (0, 2, 4)):
+        at = next(name for name in tensors if name.endswith(f"layers.{kept}.fc1.bias"))
+        assert (layer["up"][1] == tensors[at]).all()
+        values = [tensors[at.replace("fc1", f"self_attn.{name}_proj")] for name in "qkv"]
+        assert (layer["qkv"][1] == np.concatenate(values)).all()
 
 
 def gguf_in_bf16_is_off_by_less_than_a_half_of_its_last_place(folder):
@@ -156,9 +156,9 @@ def onnx_files_pass_its_own_checker(folder):
             onnx_model.convert(source, path, kind, "f32")
             model = onnx.load(path)
             onnx.checker.check_model(path)
-            weights = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+            written = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
             assert any(w.shape == stored(source)[name].shape and (w == stored(source)[name]).all()
-                       for name in stored(source) if name.endswith(("wte.weight", "embed_tokens.weight")) for w in weights.values())
+                       for name in stored(source) if name.endswith(("wte.weight", "embed_tokens.weight")) for w in written.values())
 
 
 def pytorch_gives_the_logits_of_the_reference(_):
@@ -172,7 +172,7 @@ def pytorch_gives_the_logits_of_the_reference(_):
         assert np.abs(found - case["logits_last"]).max() < 1e-4
 
 
-TESTS = [gguf_holds_every_matrix_as_out_by_in, gguf_at_half_depth_keeps_the_layers_of_the_even_rule,
+TESTS = [gguf_holds_every_matrix_as_out_by_in, half_of_six_layers_are_the_first_third_and_fifth,
          gguf_in_bf16_is_off_by_less_than_a_half_of_its_last_place, gguf_lists_tokens_by_their_ids,
          eight_bits_are_off_by_at_most_half_a_step, four_bits_are_off_by_at_most_a_step, onnx_files_pass_its_own_checker,
          pytorch_gives_the_logits_of_the_reference]
