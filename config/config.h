@@ -49,6 +49,8 @@ struct config {
 
 	/* depth */
 	char default_depth[64]; /* "full", a number or a tier */
+	char speculative[8]; /* off | on | never */
+	int draft_tokens;
 	char plan_rule[16];     /* "": the model folder's own */
 	struct config_tier tiers[CONFIG_TIERS];
 	int n_tiers; /* fast, balanced and full are always there */

@@ -86,6 +86,11 @@ const struct option option_table[] = {
 	WORD(depth, "plan-rule", plan_rule, "", "|even|ends|prefix|tuned",
 	                "how a depth becomes layers; empty: the model folder's own rule, else "
 	                "even"),
+	WORD(depth, "speculative", speculative, "off", "off|on|never",
+	                "whether shallower plans draft for requests that do not say; texts are the "
+	                "same; never: for no request"),
+	INT(depth, "draft-tokens", draft_tokens, "12", 1, 32,
+	                "most tokens drafted at a time where a request does not say"),
 	{ depth, "tiers", OPTION_TIERS, AT(tiers), AT(n_tiers), CONFIG_TIERS, NULL, 0, 0, NULL,
 	                "named depths, as a number of layers (of an encoder-decoder the decoder's) "
 	                "or "

@@ -147,7 +147,15 @@ void answer_put_usage(struct buffer *b, const struct answer_usage *u) {
 	answer_put_key(b, "prompt_tokens_details");
 	buffer_puts(b, "{");
 	answer_put_int(b, "cached_tokens", u->cached_tokens);
-	buffer_puts(b, "}}");
+	buffer_puts(b, "}");
+	if (u->accepted_tokens + u->rejected_tokens > 0) {
+		answer_put_key(b, "completion_tokens_details");
+		buffer_puts(b, "{");
+		answer_put_int(b, "accepted_prediction_tokens", u->accepted_tokens);
+		answer_put_int(b, "rejected_prediction_tokens", u->rejected_tokens);
+		buffer_puts(b, "}");
+	}
+	buffer_puts(b, "}");
 }
 
 void answer_put_extras(struct buffer *b, const struct answer_meta *meta) {

@@ -45,6 +45,7 @@ struct answer_timings {
 
 struct answer_usage {
 	int64_t prompt_tokens, completion_tokens, cached_tokens;
+	int64_t accepted_tokens, rejected_tokens; /* of those that were drafted */
 };
 
 struct answer_top {

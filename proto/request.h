@@ -88,7 +88,14 @@ struct opt_i64 {
 	int64_t value;
 };
 
-enum { REQUEST_SALT = 128 };
+enum { REQUEST_SALT = 128, REQUEST_DRAFT_TOKENS = 32 };
+
+/* `speculative`: whether a shallower plan may draft what the requested one verifies. */
+struct speculative_spec {
+	enum { SPECULATIVE_UNSET, SPECULATIVE_OFF, SPECULATIVE_ON } kind;
+	int64_t draft_depth;  /* 0: the server chooses */
+	int64_t draft_tokens; /* at most so many at a time; 0: the server chooses */
+};
 
 struct request {
 	enum request_kind kind;
@@ -129,6 +136,7 @@ struct request {
 	bool ignore_eos, echo, stream, include_usage, return_token_ids;
 	int n, best_of;
 	struct opt_i64 num_beams;
+	struct speculative_spec speculative;
 	struct opt_f64 length_penalty;
 	int logprobs; /* -1: none; else the number of alternatives (0 allowed) */
 	char **stops;

@@ -126,11 +126,39 @@ bool read_layers(struct reader *r, const struct field *f, const json_t *value) {
 	                && read_indices(r, f, "layers.decoder", decoder, &q->layers, &q->n_layers);
 }
 
-bool read_speculative(struct reader *r, const struct field *f, const json_t *value) {
-	if (json_is_false(value))
+/* A member of `speculative`: a whole number from 1 to `most`; null and nothing leave it. */
+static bool read_draft(struct reader *r, const struct field *f, const json_t *value,
+                const char *member, int64_t most, int64_t *ret) {
+	const json_t *number = json_object_get(value, member);
+	char name[32], expected[64] = "a whole number of at least 1";
+	if (!number || json_is_null(number))
 		return true;
-	if (!json_is_true(value) && !json_is_object(value))
-		return reader_wrong(r, f, f->name, "true, false or an object", value);
-	return error_set(r->error, ERROR_UNSUPPORTED_PARAMETER, f->name,
-	                "Drafting is not supported by this server; leave speculative out.");
+	snprintf(name, sizeof name, "%s.%s", f->name, member);
+	if (most < INT64_MAX)
+		snprintf(expected, sizeof expected, "a whole number from 1 to %lld",
+		                (long long)most);
+	if (!reader_int64(number, ret) || *ret < 1 || *ret > most)
+		return reader_wrong(r, f, name, expected, number);
+	return true;
+}
+
+bool read_speculative(struct reader *r, const struct field *f, const json_t *value) {
+	struct speculative_spec *out = &r->request->speculative;
+	out->kind = json_is_false(value) ? SPECULATIVE_OFF : SPECULATIVE_ON;
+	if (json_is_boolean(value))
+		return true;
+	if (!json_is_object(value))
+		return reader_wrong(r, f, f->name,
+		                "true, false or {\"draft_depth\": d, \"draft_tokens\": k}", value);
+	const char *key;
+	json_t *member;
+	json_object_foreach((json_t *)value, key, member) {
+		if (strcmp(key, "draft_depth") != 0 && strcmp(key, "draft_tokens") != 0)
+			return error_set(r->error, ERROR_INVALID_REQUEST, f->name,
+			                "%s as an object holds draft_depth and draft_tokens only.",
+			                f->name);
+	}
+	return read_draft(r, f, value, "draft_depth", INT64_MAX, &out->draft_depth)
+	                && read_draft(r, f, value, "draft_tokens", REQUEST_DRAFT_TOKENS,
+	                                &out->draft_tokens);
 }

@@ -54,9 +54,11 @@ static bool init_arrays(struct batch *b) {
 	b->rows = calloc((size_t)b->limits.max_rows, sizeof *b->rows);
 	b->wants = calloc((size_t)b->limits.max_rows, sizeof *b->wants);
 	b->logit_rows = calloc((size_t)b->max_logit_rows, sizeof *b->logit_rows);
+	b->parties = calloc((size_t)b->limits.sequences, sizeof *b->parties);
+	b->speculator = speculate_create(b->model->facts.stack[STACK_DECODER].layers);
 	b->scratch = malloc(detokenise_scratch(b->model->target_tokenizer));
 	return b->rows && b->wants && b->logit_rows && b->needs && b->texts && b->pool
-	                && b->scratch;
+	                && b->scratch && b->parties && b->speculator;
 }
 
 struct batch *batch_create(const struct model *model, const struct batch_options *options,
@@ -108,6 +110,8 @@ void batch_destroy(struct batch *b) {
 	assert(!b->running);
 	sampler_destroy(b->sampler);
 	workspace_destroy(b->workspace);
+	speculate_destroy(b->speculator);
+	free(b->parties);
 	free(b->rows);
 	free(b->wants);
 	free(b->texts);
@@ -182,6 +186,17 @@ void batch_arrange(struct batch *b, struct scheduled *const *order, int n, int p
 	b->prompt_rows = prompt_rows;
 }
 
+void batch_speculate(struct batch *b, const struct cost_model *cost) {
+	b->cost = cost;
+}
+
+void batch_learn_ratio(struct batch *b, const struct batch_stats *stats, double ratio) {
+	if (stats->could_draft && stats->prompt_rows == 0)
+		speculate_learn_step(b->speculator,
+		                stats->step.drafted_rows > 0 ? SPECULATE_VERIFY : SPECULATE_PLAIN,
+		                ratio);
+}
+
 /* Prompts that were only scored, and those whose last token has run. */
 static void pass_prompts(struct batch *b) {
 	for (struct ticket *t = b->running; t; t = t->next) {
@@ -226,6 +241,7 @@ static void tell(const struct batch *b, struct batch_stats *ret_stats) {
 	struct cost_step step = { .rows = b->n_rows,
 		.decode_rows = b->decode_rows,
 		.decode_count = b->decode_count,
+		.drafted_rows = b->drafted_rows,
 		.logit_rows = b->n_wants,
 		.class_rows = b->class_rows,
 		.attended = b->attended,
@@ -239,11 +255,15 @@ static void tell(const struct batch *b, struct batch_stats *ret_stats) {
 		step.source_count = b->source_count;
 	*ret_stats = (struct batch_stats){ .step = step,
 		.decode_rows = b->decode_rows,
-		.prompt_rows = b->n_rows - b->decode_rows };
+		.prompt_rows = b->n_rows - b->decode_rows,
+		.draft_ms = b->draft_ms,
+		.could_draft = b->may_draft };
 }
 
 void batch_step(struct batch *b, struct batch_stats *ret_stats) {
 	bool encoder = b->model->facts.kind == KIND_ENCODER;
+	if (!encoder)
+		batch_draft(b);
 	begin_step(b);
 	if (encoder)
 		batch_form_texts(b);
@@ -253,6 +273,8 @@ void batch_step(struct batch *b, struct batch_stats *ret_stats) {
 	step_run(b->workspace, b->rows, b->n_rows);
 	if (b->n_wants > 0)
 		batch_emit(b);
+	if (b->drafted_rows > 0)
+		batch_settle_drafts(b);
 	if (encoder)
 		batch_finish_texts(b);
 	else

@@ -19,6 +19,7 @@
 #include "server/ticket.h"
 
 struct batch;
+struct batch_stats;
 
 struct batch_options {
 	const struct config *config;
@@ -80,10 +81,21 @@ void batch_narrow(struct batch *b, struct ticket *t, const struct plan *plan);
  */
 void batch_arrange(struct batch *b, struct scheduled *const *order, int n, int prompt_rows);
 
+/*
+ * For the next step only: answers whose jobs allow it are drafted for where `cost` says that it
+ * pays (speculate.h). Without it nothing is drafted.
+ */
+void batch_speculate(struct batch *b, const struct cost_model *cost);
+/* The step that followed the drafts, or was plain though some could have been made, took `ratio`
+ * times what was predicted. */
+void batch_learn_ratio(struct batch *b, const struct batch_stats *stats, double ratio);
+
 /* What a step did. */
 struct batch_stats {
 	struct cost_step step; /* its arrays are valid until the next step */
 	int decode_rows, prompt_rows;
+	double draft_ms;  /* of its time, that drafts took */
+	bool could_draft; /* somebody allows it */
 };
 
 /* Runs one step. Something must be running and not rest. Allocates nothing. */

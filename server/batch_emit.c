@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the scores of a step become: tokens, text, log-probabilities. */
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 #include "server/batch_parts.h"
@@ -62,6 +63,23 @@ static uint32_t random_stream(const struct job *job, int choice) {
 	return (uint32_t)(job->request.seed.set ? choice % job->best_of : choice);
 }
 
+bool batch_pick(struct batch *b, const struct ticket *t, int choice, const float *logits,
+                int drafted, int32_t *ret_token) {
+	const struct job *job = t->job;
+	struct past past = ticket_past(job, ticket_prompt_of(t, choice));
+	int n = t->progress[choice].n_tokens + drafted;
+	struct sampling sampling = job->sampling;
+	if (n >= job->min_tokens)
+		sampling.n_banned = job->n_never;
+	return sample_token(b->sampler, logits, &sampling, past.tokens, (size_t)past.n,
+	                job->choices[choice].tokens, (size_t)n, random_stream(job, choice),
+	                (uint32_t)(past.n + n), ret_token);
+}
+
+bool batch_ends(const struct batch *b, const struct ticket *t, int32_t token) {
+	return !t->job->request.ignore_eos && is_end_symbol(&b->model->facts, token);
+}
+
 /* Draws a token, stores it, and ends the choice if the token ends it. */
 static void draw(struct batch *b, struct ticket *t, int choice, const float *logits) {
 	struct job *job = t->job;
@@ -69,20 +87,13 @@ static void draw(struct batch *b, struct ticket *t, int choice, const float *log
 	struct run_choice *c = &t->choices[choice];
 	struct choice *out = &job->choices[choice];
 	struct choice_progress *progress = &t->progress[choice];
-	struct past past = ticket_past(job, ticket_prompt_of(t, choice));
-
-	struct sampling sampling = job->sampling;
-	if (progress->n_tokens >= job->min_tokens)
-		sampling.n_banned = job->n_never;
 	int32_t token;
-	if (!sample_token(b->sampler, logits, &sampling, past.tokens, (size_t)past.n, out->tokens,
-	                    (size_t)progress->n_tokens, random_stream(job, choice),
-	                    (uint32_t)(past.n + progress->n_tokens), &token)
+	if (!batch_pick(b, t, choice, logits, 0, &token)
 	                || !note_logprob(b, t, choice, logits, token)) {
 		batch_fail_not_finite(t);
 		return;
 	}
-	bool ends = !request->ignore_eos && is_end_symbol(&b->model->facts, token);
+	bool ends = batch_ends(b, t, token);
 	out->tokens[progress->n_tokens] = token;
 	batch_add_text(b, t, choice, token, ends);
 	progress->n_tokens++;
@@ -107,6 +118,27 @@ static void draw(struct batch *b, struct ticket *t, int choice, const float *log
 	                &c->text, request->stops, request->stop_lens, request->n_stops);
 	if (progress->n_tokens == job->max_tokens)
 		batch_end_choice(b, t, choice, FINISH_LENGTH, DETAIL_NONE);
+}
+
+/*
+ * The next token of a choice, if the drafted ones before this row were its tokens. Those of rows
+ * after a wrong one are of no use, but what they left in the cache must be finite (kv.h); where it is
+ * not, the row's scores are neither.
+ */
+static void verify(
+                struct batch *b, struct ticket *t, const struct want *want, const float *logits) {
+	struct run_choice *c = &t->choices[want->index];
+	const struct choice_progress *progress = &t->progress[want->index];
+	const int32_t *tokens = t->job->choices[want->index].tokens;
+	if (progress->finish != FINISH_NONE || want->drafted != c->accepted) {
+		c->spoiled = c->spoiled || isnan(logits[0]);
+		return;
+	}
+	bool drafted = want->drafted < c->drafted;
+	int32_t guess = drafted ? tokens[progress->n_tokens] : -1;
+	draw(b, t, want->index, logits);
+	if (drafted && !t->failed && tokens[progress->n_tokens - 1] == guess)
+		c->accepted++;
 }
 
 /* The end of a prompt: each choice of the group draws its first token; those that go on share the
@@ -182,6 +214,9 @@ static struct logit_need need_of(const struct want *want) {
 	case WANT_BEAM:
 		need = beam_need(want->ticket->prompts[want->prompt].beam);
 		break;
+	case WANT_DRAFT:
+		need.top = scores_drawn_from(job);
+		break;
 	case WANT_FIRST:
 	case WANT_TOKEN:
 		drawn = scores_drawn_from(job);
@@ -219,7 +254,10 @@ static void emit(struct batch *b, const struct want *want, const float *scores, 
 		begin_choices(b, t, want->prompt, scores);
 		break;
 	case WANT_TOKEN:
-		draw(b, t, want->index, scores);
+		verify(b, t, want, scores);
+		break;
+	case WANT_DRAFT:
+		batch_propose(b, t, want->index, scores);
 		break;
 	case WANT_BEAM:
 		if (want->index == 0)

@@ -74,18 +74,27 @@ static void form_beams(struct batch *b, struct ticket *t, int prompt) {
 	}
 }
 
+/* The last token, and those that were drafted after it. They read the same past. */
+static void form_choice(struct batch *b, struct ticket *t, int choice) {
+	const struct run_choice *c = &t->choices[choice];
+	const int32_t *tokens = t->job->choices[choice].tokens;
+	int prompt = ticket_prompt_of(t, choice), last = t->progress[choice].n_tokens - 1;
+	int position = sequence_length(c->sequence);
+	for (int i = 0; i <= c->drafted; i++) {
+		add_row(b, t, prompt, c->sequence, tokens[last + i], position + i, i > 0);
+		batch_want(b, t, WANT_TOKEN, prompt, choice);
+		b->wants[b->n_wants - 1].drafted = i;
+	}
+	b->drafted_rows += c->drafted;
+}
+
 static void form_answers(struct batch *b) {
 	for (struct ticket *t = b->running; t; t = t->next) {
 		if (t->scheduled.rests)
 			continue;
 		for (int i = 0; i < t->job->n_choices; i++) {
-			struct sequence *s = t->choices[i].sequence;
-			int prompt = ticket_prompt_of(t, i);
-			if (!s)
-				continue;
-			int32_t last = t->job->choices[i].tokens[t->progress[i].n_tokens - 1];
-			add_row(b, t, prompt, s, last, sequence_length(s), false);
-			batch_want(b, t, WANT_TOKEN, prompt, i);
+			if (t->choices[i].sequence)
+				form_choice(b, t, i);
 		}
 		for (int i = 0; i < t->job->n_prompts && t->job->num_beams > 0; i++)
 			form_beams(b, t, i);

@@ -141,6 +141,7 @@ void batch_narrow(struct batch *b, struct ticket *t, const struct plan *plan) {
 	assert(t->job->work == WORK_GENERATE);
 	int old_depth = t->subnet.stack[STACK_DECODER].depth;
 	t->subnet.stack[STACK_DECODER] = *plan;
+	t->draft.depth = 0;
 	for (int i = 0; i < t->job->n_prompts; i++)
 		narrow_prompt(b, t, &t->prompts[i], old_depth);
 	for (int i = 0; i < t->job->n_choices; i++) {

@@ -6,6 +6,7 @@
  *	batch_group.c  groups and the blocks and places that they need
  *	batch_form.c   the rows of a step: answers, sources, prompts
  *	batch_text.c   texts for an encoder alone: whose turn it is, rows, results
+ *	batch_draft.c  tokens that shallower plans guess
  *	batch_emit.c   what the scores of a step become
  *	batch_search.c beam searches
  *	batch_end.c    how choices and tickets end
@@ -21,6 +22,7 @@ enum want_kind {
 	WANT_SCORE, /* the log-probability of token index + 1 of the past */
 	WANT_FIRST, /* the first token of each choice of prompt `prompt`'s group */
 	WANT_TOKEN, /* the next token of choice `index` */
+	WANT_DRAFT, /* what may be the next token of choice `index`, after those drafted before */
 	WANT_BEAM, /* live beam `index` of prompt `prompt`; those of one search follow each other */
 	WANT_MASK, /* the best tokens for mask `index` of text `prompt` */
 };
@@ -31,6 +33,7 @@ struct want {
 	int prompt;
 	int index;
 	int row;
+	int drafted; /* TOKEN: so many drafted tokens go before */
 };
 
 /* A text in a step, for an encoder alone. */
@@ -46,7 +49,9 @@ struct batch {
 	struct workspace *workspace;
 	struct sampler *sampler;
 	struct metrics *metrics;
-	bool shared_prefixes; /* among keys */
+	struct speculator *speculator;
+	struct speculate_party *parties; /* [limits.sequences] */
+	bool shared_prefixes;            /* among keys */
 	struct cost_limits limits;
 	int max_logit_rows;
 
@@ -60,7 +65,8 @@ struct batch {
 	/* one step */
 	struct scheduled *const *order; /* in which prompts are fed; NULL: as they joined */
 	int n_order, prompt_rows;
-	struct row *rows; /* [max_rows] */
+	const struct cost_model *cost; /* by which drafts are weighed; NULL: none are made */
+	struct row *rows;              /* [max_rows] */
 	int n_rows, decode_rows;
 	int source_tiles;   /* taken */
 	struct want *wants; /* [max_rows] */
@@ -71,6 +77,9 @@ struct batch {
 	int source_count[MAX_LAYERS];
 	int decode_count[MAX_LAYERS]; /* of row_count, rows of running answers */
 	double attended, chunk_attended, source_attended;
+	double draft_ms;          /* that the drafts before it took, */
+	int drafted_rows;         /* its rows that verify them, */
+	bool may_draft;           /* and whether there was somebody to draft for */
 	int *logit_rows;          /* [max_logit_rows] */
 	struct logit_need *needs; /* [max_logit_rows] */
 	double *pool;             /* [dim of the encoder] */
@@ -106,6 +115,15 @@ bool batch_has_room(const struct batch *b, int tokens, int more_rows);
 /* The last row's scores are needed. */
 void batch_want(struct batch *b, struct ticket *t, enum want_kind kind, int prompt, int index);
 
+/* ---- batch_draft.c ---- */
+
+/* Before a step: runs steps of drafts, if b->cost says that they pay. */
+void batch_draft(struct batch *b);
+/* The scores of a draft for a choice become its next drafted token. */
+void batch_propose(struct batch *b, struct ticket *t, int choice, const float *logits);
+/* After a step: forgets what was drafted in vain, and learns. */
+void batch_settle_drafts(struct batch *b);
+
 /* ---- batch_text.c ---- */
 
 /* Rows of texts for an encoder alone. */
@@ -120,6 +138,12 @@ void batch_fill_mask(struct batch *b, struct ticket *t, int prompt, int index, c
 
 /* Turns the scores of the last step into tokens, text and log-probabilities. */
 void batch_emit(struct batch *b);
+/* The token that a choice draws from logits after `drafted` tokens that are not out; false if they
+ * cannot be used. */
+bool batch_pick(struct batch *b, const struct ticket *t, int choice, const float *logits,
+                int drafted, int32_t *ret_token);
+/* Whether an answer ends with this token. */
+bool batch_ends(const struct batch *b, const struct ticket *t, int32_t token);
 /* Appends a token to the choice's text; `ends`: it is an end symbol, which leaves none. */
 void batch_add_text(struct batch *b, struct ticket *t, int choice, int32_t token, bool ends);
 /* A token is out; *last_ns is when the one before was. */

@@ -85,7 +85,9 @@ int64_t compose_prompt_tokens(const struct job *job) {
 
 void compose_usage(const struct job *job, struct answer_usage *ret_usage) {
 	*ret_usage = (struct answer_usage){ .prompt_tokens = compose_prompt_tokens(job),
-		.cached_tokens = job->cached_tokens };
+		.cached_tokens = job->cached_tokens,
+		.accepted_tokens = job->accepted_tokens,
+		.rejected_tokens = job->rejected_tokens };
 	for (int i = 0; i < job->n_choices; i++)
 		ret_usage->completion_tokens += job->choices[i].published.n_tokens;
 }
@@ -250,7 +252,7 @@ void compose_finish(const struct job *job, const struct choice *choice,
 /* ---- warnings ---- */
 
 /* What of a request had no effect on its answer, beside fields that nobody knows. */
-static size_t list_effects(const struct job *job, const char *sentences[2]) {
+static size_t list_effects(const struct job *job, const char *sentences[3]) {
 	const struct request *request = &job->request;
 	bool seq2seq = job->n_prompts > 0 && job->prompts[0].target;
 	size_t n = 0;
@@ -260,12 +262,15 @@ static size_t list_effects(const struct job *job, const char *sentences[2]) {
 	if (job->num_beams > 1 && request->logprobs > 0)
 		sentences[n++] = "logprobs lists no alternatives: a hypothesis of a beam search "
 		                 "knows its own tokens only.";
+	if (job->num_beams > 1 && request->speculative.kind == SPECULATIVE_ON)
+		sentences[n++] = "speculative was ignored: the hypotheses of a beam search are not "
+		                 "drafted.";
 	return n;
 }
 
 char **compose_warnings(const struct job *job, size_t *ret_n) {
 	const struct request *request = &job->request;
-	const char *effects[2];
+	const char *effects[3];
 	size_t n_effects = list_effects(job, effects);
 	*ret_n = 0;
 	if (request->n_unknown + n_effects == 0)

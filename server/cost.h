@@ -76,6 +76,7 @@ struct cost_step {
 	 * unknown. What a step takes beyond them is what others' prompts cost running answers. */
 	int decode_rows;
 	const int *decode_count;
+	int drafted_rows; /* of decode_rows, those that verify drafted tokens: not answers */
 	int logit_rows; /* through the language model's or the masked-token head */
 	int class_rows; /* through a classifier */
 	/* Sums over rows of kept layers x keys / 1,024. A decoder's keys are its own past, itself

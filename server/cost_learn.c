@@ -156,10 +156,11 @@ static void learn_rows(struct cost_learner *learner, const struct cost_model *co
                 const struct cost_step *step, double actual_ms) {
 	if (step->decode_rows == 0)
 		return;
+	int answers = step->decode_rows - step->drafted_rows;
 	double before = cost->recent_rows, weight = learner->step_ms > 0 ? 1 / RECENT_STEPS : 1;
-	learner->recent_rows = before + weight * (step->decode_rows - before);
+	learner->recent_rows = before + weight * (answers - before);
 	learner->step_ms += weight * (actual_ms - learner->step_ms);
-	double keys = step->attended / step->decode_rows;
+	double keys = step->attended / answers;
 	weight = learner->recent_keys > 0 ? 1 / OTHERS_STEPS : 1;
 	learner->recent_keys += weight * (keys - learner->recent_keys);
 }
@@ -232,7 +233,7 @@ static void learn_interference(struct cost_learner *learner, struct cost_model *
 	if (step->decode_rows > 0) {
 		double fade = 1 - 1 / OTHERS_STEPS;
 		learner->extra_ms = fade * learner->extra_ms + ms;
-		learner->rows = fade * learner->rows + step->decode_rows;
+		learner->rows = fade * learner->rows + step->decode_rows - step->drafted_rows;
 		cost->interference_ms = learner->extra_ms / learner->rows;
 	}
 	if (ms > 0) {

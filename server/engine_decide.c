@@ -117,6 +117,7 @@ bool engine_decide(struct engine *engine, int64_t now_ns) {
 		case SCHEDULER_STEP:
 			batch_arrange(engine->batch, action.order, action.n_order,
 			                action.prompt_rows);
+			batch_speculate(engine->batch, &engine->cost);
 			return batch_jobs(engine->batch) > 0;
 		case SCHEDULER_JOIN:
 			join(engine, action.who, now_ns);

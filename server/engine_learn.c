@@ -93,7 +93,12 @@ void engine_learn(struct engine *engine, const struct ticket *t) {
 		return;
 	count_budget(engine, t);
 	double predicted = predicted_for(t, ticket_most_tokens(t));
+	/* Predictions know of no drafts. */
+	bool drafted = job->accepted_tokens + job->rejected_tokens > 0;
 	if (was_cut(t) || !engine->cost.fitted || predicted <= 0)
+		return;
+	learn_lengths(engine, t);
+	if (drafted)
 		return;
 	double ratio = clock_ms(times->done_ns - times->joined_ns) / predicted;
 	/* One that stepped down would have been late. */
@@ -101,18 +106,20 @@ void engine_learn(struct engine *engine, const struct ticket *t) {
 		ratio = t->late_ratio > engine->cost.margin ? t->late_ratio : engine->cost.margin;
 	metrics_prediction(engine->metrics, ratio);
 	cost_learn_ratio(&engine->history, &engine->cost, ratio);
-	learn_lengths(engine, t);
 }
 
-void engine_learn_step(struct engine *engine, const struct cost_step *step, int64_t began_ns) {
+void engine_learn_step(struct engine *engine, const struct batch_stats *stats, int64_t began_ns) {
+	const struct cost_step *step = &stats->step;
 	int64_t now_ns = clock_now_ns();
 	if (!engine->cost.fitted)
 		return;
 	enum cost_kind kind = cost_kind_of(step);
 	double ratio = cost_learn_step(&engine->learner, &engine->cost, step,
-	                clock_ms(now_ns - began_ns), clock_ms(now_ns));
-	if (ratio > 0)
-		metrics_step_prediction(engine->metrics, kind, ratio);
+	                clock_ms(now_ns - began_ns) - stats->draft_ms, clock_ms(now_ns));
+	if (ratio <= 0)
+		return;
+	metrics_step_prediction(engine->metrics, kind, ratio);
+	batch_learn_ratio(engine->batch, stats, ratio);
 }
 
 void engine_keep_pace(struct engine *engine, int64_t now_ns) {

@@ -74,7 +74,7 @@ void engine_refuse(struct engine *engine, struct ticket *t, const struct error *
 /* engine_learn.c: what a finished ticket teaches, and who falls behind. Engine thread. */
 void engine_learn(struct engine *engine, const struct ticket *t);
 /* What a step that began at `began_ns` teaches: all of a turn but waiting for work. */
-void engine_learn_step(struct engine *engine, const struct cost_step *step, int64_t began_ns);
+void engine_learn_step(struct engine *engine, const struct batch_stats *stats, int64_t began_ns);
 /* Before anything is predicted: an idle machine's pace is forgotten. */
 void engine_keep_pace(struct engine *engine, int64_t now_ns);
 /* It goes on at a shallower depth. */

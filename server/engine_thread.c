@@ -279,7 +279,7 @@ void *engine_thread(void *arg) {
 		engine_take_ended(engine);
 		bool quick = clock_now_ns() - began_ns < TELL_NS && stats.prompt_rows == 0;
 		publish(engine, quick && !engine->waiting);
-		engine_learn_step(engine, &stats.step, began_ns + waited_ns);
+		engine_learn_step(engine, &stats, began_ns + waited_ns);
 	}
 	return NULL;
 }

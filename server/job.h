@@ -46,6 +46,14 @@ struct depth_policy {
 	bool allow_step_down;
 };
 
+/* Whether a plan nested in the request's own may draft for it (speculate.h). */
+struct draft_policy {
+	bool on;
+	int depth;  /* 0: the server chooses */
+	int tokens; /* at most so many at a time */
+	enum plan_rule rule;
+};
+
 /* Tokens of one prompt; shared by its choices. */
 struct job_prompt {
 	int32_t *tokens;
@@ -140,6 +148,7 @@ struct job {
 	int num_beams; /* seq2seq: beam search of this width, and the choices of a prompt are its n
 	                * best hypotheses; 0: none (greedy or sampled) */
 	double length_penalty;
+	struct draft_policy draft;
 	bool mean_pooling, normalize; /* EMBED */
 	int classifier;               /* CLASSIFY */
 
@@ -158,8 +167,9 @@ struct job {
 	int n_changes;
 	double predicted_ms; /* at joining; < 0: no prediction */
 	int predicted_tokens;
-	int64_t cached_tokens; /* of the prompts, those that did not run */
-	struct error error;    /* code NONE: answered */
+	int64_t cached_tokens;                    /* of the prompts, those that did not run */
+	int64_t accepted_tokens, rejected_tokens; /* of those drafted */
+	struct error error;                       /* code NONE: answered */
 	struct job_times times;
 	double prefill_ms, decode_ms;
 

@@ -170,6 +170,12 @@ void metrics_prefix_evicted(struct metrics *m, int64_t blocks) {
 	count(&m->prefix_evicted, blocks);
 }
 
+void metrics_drafted(struct metrics *m, int drafted, int accepted) {
+	count(&m->drafts, 1);
+	count(&m->drafted, drafted);
+	count(&m->draft_accepted, accepted);
+}
+
 void metrics_job_done(struct metrics *m, const struct subnet *subnet, double seconds) {
 	observe_seconds(&at_depth(m, subnet)->duration, seconds);
 }

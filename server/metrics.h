@@ -28,7 +28,7 @@ bool metrics_suit(const struct metrics *m, const struct facts *facts);
 void metrics_destroy(struct metrics *m);
 
 enum metrics_stage { STAGE_QUEUE, STAGE_PREFILL, STAGE_DECODE, STAGES };
-enum metrics_phase { PHASE_PREFILL, PHASE_DECODE, PHASE_MIXED, PHASES };
+enum metrics_phase { PHASE_PREFILL, PHASE_DECODE, PHASE_MIXED, PHASE_DRAFT, PHASES };
 
 /* loop thread */
 void metrics_request(struct metrics *m, const char *route, int code);
@@ -47,6 +47,8 @@ void metrics_tokens(
 /* A prompt that may use the prefix cache, and how many of its tokens were there. */
 void metrics_prefix(struct metrics *m, int tokens);
 void metrics_prefix_evicted(struct metrics *m, int64_t blocks);
+/* A verification: of `drafted` tokens the first `accepted` were the answer's. */
+void metrics_drafted(struct metrics *m, int drafted, int accepted);
 void metrics_job_done(struct metrics *m, const struct subnet *subnet, double seconds);
 void metrics_depth_selected(struct metrics *m, const struct subnet *subnet, const char *reason);
 void metrics_budget(struct metrics *m, bool met);

@@ -43,6 +43,7 @@ struct metrics {
 	struct histogram queue_seconds, step_seconds[PHASES], step_rows, prediction;
 	struct histogram step_prediction[COST_KINDS];
 	atomic_llong prefix_prompts[2], prefix_tokens, prefix_evicted;
+	atomic_llong drafts, drafted, draft_accepted;
 	atomic_llong prompt_tokens, budgets[2], deadlines[STAGES], cancelled[STAGES], connections;
 	_Atomic double busy_seconds;
 	pthread_mutex_t lock; /* labels of the two tables below */

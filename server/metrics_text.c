@@ -13,7 +13,7 @@
 const char *const metrics_reasons[REASONS] = { "explicit", "budget", "overload", "default" };
 
 static const char *const stages[STAGES] = { "queue", "prefill", "decode" };
-static const char *const phases[PHASES] = { "prefill", "decode", "mixed" };
+static const char *const phases[PHASES] = { "prefill", "decode", "mixed", "draft" };
 
 static void head(struct buffer *out, const char *name, const char *type, const char *help) {
 	buffer_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
@@ -195,6 +195,12 @@ static void write_engine(const struct metrics *m, struct buffer *out) {
 	}
 	counter(out, "fathom_prompt_tokens_total", "Prompt tokens processed.",
 	                (double)get(&m->prompt_tokens));
+	counter(out, "fathom_drafts_total", "Drafts that were verified.", (double)get(&m->drafts));
+	counter(out, "fathom_draft_tokens_total", "Tokens that shallower plans drafted.",
+	                (double)get(&m->drafted));
+	counter(out, "fathom_draft_accepted_tokens_total",
+	                "Of these, tokens that the requested plan chose, too.",
+	                (double)get(&m->draft_accepted));
 	head(out, "fathom_prefix_cache_prompts_total", "counter",
 	                "Prompts that could use the prefix cache, and if it held their beginning.");
 	for (int i = 0; i < 2; i++)

@@ -226,7 +226,7 @@ static bool settle_choices(const struct model *model, const struct config *confi
 		job->want_prompt_logprobs = request->kind == REQUEST_LOGLIKELIHOOD;
 		return true;
 	}
-	if (!resolve_search(model, config, job, e))
+	if (!resolve_search(model, config, job, e) || !resolve_draft(config, job, e))
 		return false;
 	job->stream = request->stream;
 	job->want_logprobs = request->logprobs >= 0;

@@ -41,6 +41,11 @@ bool resolve_no_memory(struct error *e); /* always false */
 bool resolve_search(const struct model *model, const struct config *config, struct job *job,
                 struct error *e);
 
+/* ---- resolve_draft.c ---- */
+
+/* How a job that generates may be drafted for; its plans and its search are settled. */
+bool resolve_draft(const struct config *config, struct job *job, struct error *e);
+
 /* ---- resolve_encoder.c ---- */
 
 /* What an encoder is to do with the texts, and bounds of the answer. */

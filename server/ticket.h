@@ -16,12 +16,17 @@
 #include "server/detokenise.h"
 #include "server/job.h"
 #include "server/scheduler.h"
+#include "server/speculate.h"
 
 /* A choice while it runs. */
 struct run_choice {
 	struct sequence *sequence; /* NULL before its prompt is through and after its end */
 	struct detokeniser text;
 	int64_t last_token_ns;
+	/* During a step: tokens drafted after the last one, and how many of them were right. */
+	int drafted, accepted;
+	bool drafts_end; /* no more can be drafted */
+	bool spoiled;    /* what is to be forgotten is not finite */
 };
 
 /* A prompt while it runs. Its choices begin in one or several groups that share its blocks. */
@@ -78,6 +83,7 @@ struct ticket {
 	struct run_texts texts;           /* of an encoder */
 	struct run_report report;
 	struct subnet subnet; /* at present */
+	struct drafter draft;
 	int prompts_through, choices_done;
 	bool failed;                /* error is set; ends at the end of the step */
 	bool news;                  /* progress or report changed since the last publication */
