@@ -681,6 +681,22 @@ TEST(promised_blocks_are_not_taken_by_hits) {
 	rig_close(&rig);
 }
 
+TEST(a_hit_is_refused_where_its_idle_blocks_are_promised_to_others) {
+	struct rig rig;
+	int32_t tokens[PROMPT];
+	struct subnet full = subnet_of(LAYERS);
+	rig_open(&rig, KV_F32, pool_of(2 * 4 * LAYERS));
+	random_tokens(15, tokens, PROMPT);
+	check_bits(&rig, &full, tokens, PROMPT, 64, true);
+	/* Five tiles of eight are promised: of four, three are cached, there are but three. */
+	struct sequence *first = sequence_open(rig.w, &full, 5 * KV_TILE);
+	CHECK(first);
+	CHECK(!sequence_open_cached(rig.w, &full, PROMPT, &anybody, tokens, PROMPT));
+	sequence_close(rig.w, first);
+	CHECK_INT(check_bits(&rig, &full, tokens, PROMPT, 64, false), 192);
+	rig_close(&rig);
+}
+
 TEST(finding_and_entering_allocate_nothing) {
 	struct rig rig;
 	int32_t tokens[PROMPT];
