@@ -33,20 +33,22 @@ static const struct ops *best_table(void) {
 	return tables[random_model_tables(tables) - 1];
 }
 
+static enum kv_format kv; /* of the engines started from now on */
+
 /* An engine whose pool has `blocks` blocks. */
 static struct engine start(int blocks) {
 	char err[200] = "";
 	struct engine e = { .model = random_model_create(
 		                            best_table(), &shape, VOCAB, CONTEXT, false) };
 	e.team = team_create(2, err, sizeof err);
-	size_t block_bytes = 2 * KV_TILE * 32 * sizeof(float);
+	size_t block_bytes = 2 * KV_TILE * 32 * (size_t)(kv == KV_BF16 ? 2 : 4);
 	e.w = workspace_create(e.model,
 	                &(struct workspace_options){ .team = e.team,
 	                                .max_rows = 128,
 	                                .max_logit_rows = 1,
 	                                .max_sequences = 8,
-	                                .kv_bytes = (size_t)blocks * block_bytes
-	                                                + block_bytes / 2 },
+	                                .kv_bytes = (size_t)blocks * block_bytes + block_bytes / 2,
+	                                .kv = kv },
 	                err, sizeof err);
 	if (!e.team || !e.w)
 		check_fail(__FILE__, __LINE__, "%s", err);
@@ -152,7 +154,7 @@ TEST(more_sequences_than_agreed_are_not_opened) {
 	stop(&e);
 }
 
-TEST(a_block_that_held_nan_leaks_nothing_to_the_next_sequence) {
+static void check_leaks(void) {
 	float wanted[VOCAB];
 	struct subnet subnet = subnet_of(PLAN_RULE_EVEN, 4);
 	expected(&subnet, 70, 1, 70, wanted);
@@ -164,6 +166,12 @@ TEST(a_block_that_held_nan_leaks_nothing_to_the_next_sequence) {
 	s = sequence_open(e.w, &subnet, 100);
 	check_same(advance(&e, s, 1, 70), wanted);
 	stop(&e);
+}
+
+TEST(a_block_that_held_nan_leaks_nothing_to_the_next_sequence) {
+	for (kv = KV_F32; kv < KV_FORMATS; kv++)
+		check_leaks();
+	kv = KV_F32;
 }
 
 TEST(a_block_handed_out_again_is_all_zero_once_settled) {
@@ -183,6 +191,35 @@ TEST(a_block_handed_out_again_is_all_zero_once_settled) {
 	for (size_t i = 0; i < pool.block_bytes; i++)
 		CHECK(block[i] == 0);
 	kv_finish(&pool);
+}
+
+/* Bytes of a block of a model whose weights are kept so. */
+static size_t bytes_of_auto(enum weight_format weights) {
+	char err[200] = "";
+	struct engine e = { .model = random_model_create(
+		                            best_table(), &shape, VOCAB, CONTEXT, false) };
+	e.model->weights.format = weights;
+	e.team = team_create(1, err, sizeof err);
+	e.w = workspace_create(e.model,
+	                &(struct workspace_options){ .team = e.team,
+	                                .max_rows = 8,
+	                                .max_logit_rows = 1,
+	                                .max_sequences = 2,
+	                                .kv_bytes = 1 << 20,
+	                                .kv = KV_AUTO },
+	                err, sizeof err);
+	CHECK(e.w);
+	size_t bytes = workspace_block_bytes(e.w);
+	stop(&e);
+	return bytes;
+}
+
+TEST(keys_and_values_are_f32_with_f32_weights_and_else_bf16_unless_somebody_chooses) {
+	size_t floats = 2 * KV_TILE * 32 * sizeof(float);
+	CHECK_INT(bytes_of_auto(WEIGHTS_F32), floats);
+	CHECK_INT(bytes_of_auto(WEIGHTS_BF16), floats / 2);
+	CHECK_INT(bytes_of_auto(WEIGHTS_INT8), floats / 2);
+	CHECK_INT(bytes_of_auto(WEIGHTS_INT4), floats / 2);
 }
 
 TEST(unused_blocks_cost_no_memory) {
@@ -218,7 +255,7 @@ TEST(a_pool_without_room_for_one_block_is_refused_with_a_sentence) {
 	kv_finish(&pool);
 }
 
-TEST(a_fork_shares_full_blocks_and_copies_the_last_when_written) {
+static void check_forks(void) {
 	float parent_wanted[VOCAB], child_wanted[VOCAB];
 	struct subnet subnet = subnet_of(PLAN_RULE_EVEN, 2);
 	expected(&subnet, 100, 1, 110, parent_wanted);
@@ -249,7 +286,13 @@ TEST(a_fork_shares_full_blocks_and_copies_the_last_when_written) {
 	}
 }
 
-TEST(both_forks_may_write_in_the_same_step) {
+TEST(a_fork_shares_full_blocks_and_copies_the_last_when_written) {
+	for (kv = KV_F32; kv < KV_FORMATS; kv++)
+		check_forks();
+	kv = KV_F32;
+}
+
+static void check_both_forks(void) {
 	float parent_wanted[VOCAB], child_wanted[VOCAB];
 	struct subnet subnet = subnet_of(PLAN_RULE_EVEN, 6);
 	expected(&subnet, 70, 1, 71, parent_wanted);
@@ -269,6 +312,12 @@ TEST(both_forks_may_write_in_the_same_step) {
 	check_same(step_logits(e.w, (int[]){ 0 }, 1), parent_wanted);
 	check_same(step_logits(e.w, (int[]){ 1 }, 1), child_wanted);
 	stop(&e);
+}
+
+TEST(both_forks_may_write_in_the_same_step) {
+	for (kv = KV_F32; kv < KV_FORMATS; kv++)
+		check_both_forks();
+	kv = KV_F32;
 }
 
 TEST(a_fork_needs_no_copy_when_its_past_fills_its_blocks) {
@@ -336,7 +385,7 @@ TEST(random_forks_never_run_dry_and_leave_nothing_behind) {
 }
 
 /* Of prefix plans the deeper one's first layers hold what the shallower one would have written. */
-TEST(narrowing_a_prefix_plan_goes_on_as_if_it_had_always_been_narrow) {
+static void check_narrowing(void) {
 	float wanted[VOCAB];
 	struct subnet deep = subnet_of(PLAN_RULE_PREFIX, 5);
 	struct subnet shallow = subnet_of(PLAN_RULE_PREFIX, 2);
@@ -354,6 +403,12 @@ TEST(narrowing_a_prefix_plan_goes_on_as_if_it_had_always_been_narrow) {
 	sequence_close(e.w, s);
 	CHECK_INT(workspace_blocks_reserved(e.w), 0);
 	stop(&e);
+}
+
+TEST(narrowing_a_prefix_plan_goes_on_as_if_it_had_always_been_narrow) {
+	for (kv = KV_F32; kv < KV_FORMATS; kv++)
+		check_narrowing();
+	kv = KV_F32;
 }
 
 TEST(narrowing_keeps_the_blocks_of_the_kept_layers) {
