@@ -9,9 +9,15 @@
 #include "tests/check.h"
 
 struct golden golden_open(const char *dir, const struct ops *ops) {
+	return golden_open_as(dir, ops, WEIGHTS_F32);
+}
+
+struct golden golden_open_as(const char *dir, const struct ops *ops, enum weight_format format) {
 	char err[400] = "";
 	struct golden g = { .model = model_open(dir,
-		                            &(struct model_options){ .ops = ops, .threads = 2 },
+		                            &(struct model_options){ .ops = ops,
+		                                            .weights = format,
+		                                            .threads = 2 },
 		                            err, sizeof err) };
 	if (g.model)
 		g.team = team_create(2, err, sizeof err);
@@ -21,7 +27,8 @@ struct golden golden_open(const char *dir, const struct ops *ops) {
 		                                .max_rows = GOLDEN_ROWS,
 		                                .max_logit_rows = GOLDEN_ROWS,
 		                                .max_sequences = GOLDEN_SEQUENCES,
-		                                .kv_bytes = 16 << 20 },
+		                                .kv_bytes = 16 << 20,
+		                                .kv = KV_AUTO },
 		                err, sizeof err);
 	if (g.w)
 		g.sampler = sampler_create(ops, g.model->facts.vocab, err, sizeof err);

@@ -19,6 +19,8 @@ struct golden {
 	struct sampler *sampler;
 };
 
+/* With weights of another format than f32. */
+struct golden golden_open_as(const char *dir, const struct ops *ops, enum weight_format format);
 struct golden golden_open(const char *dir, const struct ops *ops);
 void golden_close(struct golden *g);
 

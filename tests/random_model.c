@@ -21,7 +21,19 @@ struct carver {
 	size_t used;
 	uint64_t state;
 	const struct ops *ops;
+	enum weight_format format; /* of layers */
 };
+
+static enum weight_format chosen_format;
+
+void random_model_use(enum weight_format format) {
+	chosen_format = format;
+}
+
+/* As weights.c has it: int4 is too coarse for a vocabulary. */
+static enum weight_format vocabulary_format(const struct carver *c) {
+	return c->format == WEIGHTS_INT4 ? WEIGHTS_INT8 : c->format;
+}
 
 enum { ARENA = 64 << 20 };
 
@@ -41,23 +53,27 @@ static float *random_vector(struct carver *c, int n, float middle, float spread)
 	return v;
 }
 
-static struct matrix random_matrix(struct carver *c, int n_out, int n_in, float spread) {
+static struct matrix random_matrix(
+                struct carver *c, enum weight_format format, int n_out, int n_in, float spread) {
+	const struct format_ops *ops = &c->ops->formats[format];
 	float *rows = malloc((size_t)n_out * (size_t)n_in * sizeof *rows);
 	if (!rows)
 		abort();
 	for (size_t i = 0; i < (size_t)n_out * (size_t)n_in; i++)
 		rows[i] = spread * ((float)random_below(&c->state, 2001) - 1000.0f) / 1000.0f;
-	float *data = carve(c, c->ops->formats[WEIGHTS_F32].matrix_bytes(n_out, n_in));
-	c->ops->formats[WEIGHTS_F32].pack(data, n_out, n_in, rows, 0, n_out);
+	void *data = carve(c, ops->matrix_bytes(n_out, n_in));
+	ops->pack(data, n_out, n_in, rows, 0, n_out);
 	free(rows);
 	return (struct matrix){ .n_out = n_out,
 		.n_in = n_in,
 		.n_panels = (n_out + c->ops->panel - 1) / c->ops->panel,
+		.format = format,
 		.data = data };
 }
 
-static struct linear_weights random_linear(struct carver *c, int n_out, int n_in) {
-	struct linear_weights w = { .w = random_matrix(c, n_out, n_in, 0.2f) };
+static struct linear_weights random_linear(
+                struct carver *c, enum weight_format format, int n_out, int n_in) {
+	struct linear_weights w = { .w = random_matrix(c, format, n_out, n_in, 0.2f) };
 	w.bias = random_vector(c, n_out, 0.0f, 0.1f);
 	return w;
 }
@@ -84,21 +100,22 @@ static void random_layer(struct carver *c, const struct stack_facts *facts, int 
                 struct layer_weights *layer) {
 	int dim = facts->dim;
 	layer->attn_norm = random_norm(c, dim);
-	layer->qkv = random_linear(c, 3 * dim, dim);
-	layer->out = random_linear(c, dim, dim);
+	layer->qkv = random_linear(c, c->format, 3 * dim, dim);
+	layer->out = random_linear(c, c->format, dim, dim);
 	if (facts->cross) {
 		layer->cross_norm = random_norm(c, dim);
-		layer->cross_q = random_linear(c, dim, dim);
-		layer->cross_kv = random_linear(c, 2 * dim, source_dim);
-		layer->cross_out = random_linear(c, dim, dim);
+		layer->cross_q = random_linear(c, c->format, dim, dim);
+		layer->cross_kv = random_linear(c, c->format, 2 * dim, source_dim);
+		layer->cross_out = random_linear(c, c->format, dim, dim);
 	}
 	layer->ffn_norm = random_norm(c, dim);
-	layer->up = random_linear(c, facts->ffn, dim);
-	layer->down = random_linear(c, dim, facts->ffn);
+	layer->up = random_linear(c, c->format, facts->ffn, dim);
+	layer->down = random_linear(c, c->format, dim, facts->ffn);
 }
 
-static struct linear_weights random_product(struct carver *c, int n_out, int n_in, float spread) {
-	return (struct linear_weights){ .w = random_matrix(c, n_out, n_in, spread) };
+static struct linear_weights random_product(
+                struct carver *c, enum weight_format format, int n_out, int n_in, float spread) {
+	return (struct linear_weights){ .w = random_matrix(c, format, n_out, n_in, spread) };
 }
 
 static struct band_weights *random_bands(
@@ -108,8 +125,8 @@ static struct band_weights *random_bands(
 		abort();
 	for (int b = 0; b < facts->n; b++) {
 		int size = facts->end[b] - (b ? facts->end[b - 1] : 0);
-		bands[b].table = random_matrix(c, size, facts->dim[b], 0.5f);
-		bands[b].project = random_product(c, dim, facts->dim[b], 0.5f);
+		bands[b].table = random_matrix(c, vocabulary_format(c), size, facts->dim[b], 0.5f);
+		bands[b].project = random_product(c, WEIGHTS_F32, dim, facts->dim[b], 0.5f);
 	}
 	return bands;
 }
@@ -121,7 +138,8 @@ static void random_stack(
 	if (s == STACK_DECODER && facts->input.n > 0)
 		w->bands = random_bands(c, &facts->input, stack->dim);
 	else
-		w->embedding = random_matrix(c, stack->vocab, stack->dim, 0.5f);
+		w->embedding = random_matrix(
+		                c, vocabulary_format(c), stack->vocab, stack->dim, 0.5f);
 	if (stack->positions != POSITIONS_NONE)
 		w->positions = random_vector(
 		                c, (stack->position_offset + stack->context) * stack->dim, 0, 0.5f);
@@ -142,12 +160,12 @@ static void random_adaptive(
                 struct carver *c, const struct facts *facts, struct adaptive_weights *w) {
 	const struct band_facts *bands = &facts->output;
 	int dim = facts->stack[STACK_DECODER].dim;
-	w->words = random_product(c, bands->end[0], dim, 0.5f);
-	w->classes = random_product(c, bands->n - 1, dim, 0.5f);
+	w->words = random_product(c, vocabulary_format(c), bands->end[0], dim, 0.5f);
+	w->classes = random_product(c, WEIGHTS_F32, bands->n - 1, dim, 0.5f);
 	for (int b = 1; b < bands->n; b++) {
-		w->reduce[b - 1] = random_product(c, bands->dim[b], dim, 0.3f);
-		w->tail[b - 1] = random_product(
-		                c, bands->end[b] - bands->end[b - 1], bands->dim[b], 0.5f);
+		w->reduce[b - 1] = random_product(c, WEIGHTS_F32, bands->dim[b], dim, 0.3f);
+		w->tail[b - 1] = random_product(c, vocabulary_format(c),
+		                bands->end[b] - bands->end[b - 1], bands->dim[b], 0.5f);
 	}
 }
 
@@ -160,28 +178,32 @@ static void random_heads(struct carver *c, const struct facts *facts, struct wei
 	else if (facts->tied_output)
 		w->output.w = w->stack[main_stack].embedding;
 	else if (decoder || facts->mlm_head)
-		w->output.w = random_matrix(c, facts->vocab, dim, 0.5f);
+		w->output.w = random_matrix(c, vocabulary_format(c), facts->vocab, dim, 0.5f);
 	if (facts->output_bias)
 		w->output.bias = random_vector(c, facts->vocab, 0, 0.5f);
 	if (facts->mlm_head) {
-		w->mlm.dense = random_linear(c, dim, dim);
+		w->mlm.dense = random_linear(c, WEIGHTS_F32, dim, dim);
 		w->mlm.norm = random_norm(c, dim);
 	}
 	for (int i = 0; i < facts->n_classifiers; i++) {
-		w->classifiers[i].dense = random_linear(c, dim, dim);
-		w->classifiers[i].out = random_linear(c, facts->classifiers[i].classes, dim);
+		w->classifiers[i].dense = random_linear(c, WEIGHTS_F32, dim, dim);
+		w->classifiers[i].out =
+		                random_linear(c, WEIGHTS_F32, facts->classifiers[i].classes, dim);
 	}
 }
 
 struct model *random_model_of(const struct ops *ops, const struct facts *shape) {
 	struct model *m = calloc(1, sizeof *m);
-	struct carver c = { .arena = aligned_alloc(64, ARENA), .state = 7, .ops = ops };
+	struct carver c = {
+		.arena = aligned_alloc(64, ARENA), .state = 7, .ops = ops, .format = chosen_format
+	};
 	if (!m || !c.arena)
 		abort();
 	m->ops = ops;
 	m->facts = *shape;
 	m->facts.bos = m->facts.eos = m->facts.pad = m->facts.mask = m->facts.forced_bos = -1;
 	m->weights.arena = c.arena;
+	m->weights.format = chosen_format;
 	for (int s = 0; s < STACKS; s++) {
 		struct stack_facts *stack = &m->facts.stack[s];
 		if (stack->layers == 0)

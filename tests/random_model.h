@@ -8,6 +8,9 @@
 
 #include "model/model.h"
 
+/* The format of layers and vocabularies of the models made from now on; f32 at first. */
+void random_model_use(enum weight_format format);
+
 /* `layers`, `dim`, `heads`, `ffn`, and what else differs between families; the rest is filled in. */
 struct model *random_model_create(const struct ops *ops, const struct stack_facts *shape, int vocab,
                 int context, bool tied);

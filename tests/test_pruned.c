@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A plan of a folder must equal, bit for bit, the full depth of a folder that tests/prune_folders.py
- * pruned to that plan: in all families, and with both stacks pruned.
+ * pruned to that plan: in all families, with both stacks pruned, and in every format of weights.
  */
 #include <dirent.h>
 #include <sys/wait.h>
@@ -37,10 +37,10 @@ static struct subnet subnet_of(const struct model *model, const char *name) {
 }
 
 /* What comes out of a text: of an encoder all states, else all scores. malloc'd; *ret_n floats. */
-static float *results(const char *dir, const char *name, size_t *ret_n) {
+static float *results(const char *dir, const char *name, enum weight_format format, size_t *ret_n) {
 	const struct ops *tables[CPU_LEVELS + 1];
 	int n_tables = random_model_tables(tables);
-	struct golden g = golden_open(dir, tables[n_tables - 1]);
+	struct golden g = golden_open_as(dir, tables[n_tables - 1], format);
 	const struct facts *facts = &g.model->facts;
 	struct subnet subnet = subnet_of(g.model, name);
 	bool encoder = facts->stack[STACK_ENCODER].layers > 0;
@@ -68,15 +68,16 @@ static float *results(const char *dir, const char *name, size_t *ret_n) {
 	return copy;
 }
 
-static void check_pruned(const char *full_dir, const char *out, const char *name) {
+static void check_pruned(const char *full_dir, const char *out, const char *name,
+                enum weight_format format) {
 	char dir[1024];
 	snprintf(dir, sizeof dir, "%s/%s", out, name);
 	size_t n, n_pruned;
-	float *a = results(full_dir, name, &n), *b = results(dir, NULL, &n_pruned);
+	float *a = results(full_dir, name, format, &n), *b = results(dir, NULL, format, &n_pruned);
 	CHECK_INT(n, n_pruned);
 	if (memcmp(a, b, n * sizeof *a) != 0)
-		check_fail(__FILE__, __LINE__, "%s: layers %s differ from the pruned folder",
-		                full_dir, name);
+		check_fail(__FILE__, __LINE__, "%s: layers %s differ from the pruned folder in %s",
+		                full_dir, name, weight_format_name(format));
 	free(a);
 	free(b);
 }
@@ -100,7 +101,8 @@ static void check_pruned_folders(const char *name) {
 	for (struct dirent *entry; (entry = readdir(pruned));) {
 		if (entry->d_name[0] == '.')
 			continue;
-		check_pruned(dir, out, entry->d_name);
+		for (int f = 0; f < WEIGHT_FORMATS; f++)
+			check_pruned(dir, out, entry->d_name, (enum weight_format)f);
 		folders++;
 	}
 	closedir(pruned);

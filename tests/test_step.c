@@ -46,6 +46,8 @@ struct engine {
 	struct workspace *w;
 };
 
+static enum kv_format kv; /* of the workspaces made from now on */
+
 static struct workspace *workspace_for(const struct model *model, struct team *team) {
 	char err[200] = "";
 	struct workspace *w = workspace_create(model,
@@ -53,7 +55,8 @@ static struct workspace *workspace_for(const struct model *model, struct team *t
 	                                .max_rows = MAX_ROWS,
 	                                .max_logit_rows = MAX_ROWS,
 	                                .max_sequences = MAX_SEQUENCES,
-	                                .kv_bytes = 64 << 20 },
+	                                .kv_bytes = 64 << 20,
+	                                .kv = kv },
 	                err, sizeof err);
 	if (!w)
 		check_fail(__FILE__, __LINE__, "%s", err);
@@ -316,7 +319,8 @@ static void run_among(struct workspace *w, const struct subnet *subnet, const in
 		sequence_close(w, neighbours[i].s);
 }
 
-TEST(neighbours_of_any_depth_change_no_bit_at_any_level) {
+/* At every level, among so many neighbours and then `more` times as many. */
+static void check_neighbours(int most, int more) {
 	enum { LENGTH = 40 };
 	int32_t text[LENGTH];
 	random_text(6, text, LENGTH);
@@ -328,7 +332,7 @@ TEST(neighbours_of_any_depth_change_no_bit_at_any_level) {
 		plan_by_rule(PLAN_RULE_EVEN, 12, 5, &plan);
 		struct subnet subnet = random_model_subnet(&plan);
 		run_alone(e.w, &subnet, text, LENGTH, 1, first_logits);
-		for (int n_b = 1; n_b <= 32; n_b += n_b < 4 ? 1 : 7) {
+		for (int n_b = 1; n_b <= most; n_b += n_b < 4 ? more : 7) {
 			run_among(e.w, &subnet, text, LENGTH, n_b, other_logits);
 			CHECK(same_bits(first_logits, other_logits, LENGTH));
 		}
@@ -336,6 +340,124 @@ TEST(neighbours_of_any_depth_change_no_bit_at_any_level) {
 		CHECK_INT(workspace_blocks_used(e.w), 0);
 		engine_stop(&e);
 	}
+}
+
+TEST(neighbours_of_any_depth_change_no_bit_at_any_level) {
+	check_neighbours(32, 1);
+}
+
+/* ---- the same in every format of weights and of cached keys and values ---- */
+
+static const struct kind {
+	enum weight_format weights;
+	enum kv_format kv;
+} kinds[] = { { WEIGHTS_BF16, KV_BF16 }, { WEIGHTS_INT8, KV_BF16 }, { WEIGHTS_INT4, KV_BF16 },
+	{ WEIGHTS_F32, KV_BF16 }, { WEIGHTS_INT8, KV_F32 } };
+enum { KINDS = sizeof kinds / sizeof kinds[0] };
+
+static void use(struct kind kind) {
+	random_model_use(kind.weights);
+	kv = kind.kv;
+}
+
+static void use_f32(void) {
+	use((struct kind){ WEIGHTS_F32, KV_F32 });
+}
+
+TEST(a_plan_equals_the_pruned_model_in_every_format) {
+	int32_t text[20];
+	random_text(1, text, 20);
+	for (int k = 0; k < KINDS; k++) {
+		use(kinds[k]);
+		for (int i = 0; i < SHAPES; i++) {
+			struct engine e = engine_start(best_table(), &shapes[i], 2);
+			for (int depth = 1; depth <= shapes[i].layers; depth++) {
+				struct plan plan;
+				plan_by_rule(PLAN_RULE_EVEN, shapes[i].layers, depth, &plan);
+				check_pruned(&e, &plan, text, 20);
+			}
+			engine_stop(&e);
+		}
+	}
+	use_f32();
+}
+
+TEST(chunks_and_threads_change_no_bit_in_any_format) {
+	int32_t text[PROMPT];
+	struct plan plan;
+	random_text(3, text, PROMPT);
+	plan_by_rule(PLAN_RULE_ENDS, shapes[0].layers, 3, &plan);
+	struct subnet subnet = random_model_subnet(&plan);
+	for (int k = 0; k < KINDS; k++) {
+		use(kinds[k]);
+		for (int threads = 1; threads <= 3; threads++) {
+			struct engine e = engine_start(best_table(), &shapes[0], threads);
+			const int chunks[] = { MAX_ROWS, 1, 65, 0 };
+			for (int c = 0; c < 4; c++) {
+				bool first = threads == 1 && c == 0;
+				run_alone(e.w, &subnet, text, PROMPT, chunks[c],
+				                first ? first_logits : other_logits);
+				CHECK(first || same_bits(first_logits, other_logits, PROMPT));
+			}
+			engine_stop(&e);
+		}
+	}
+	use_f32();
+}
+
+TEST(neighbours_change_no_bit_in_any_format_at_any_level) {
+	for (int k = 0; k < KINDS; k++) {
+		use(kinds[k]);
+		check_neighbours(11, 3);
+	}
+	use_f32();
+}
+
+/* BF16 has an instruction of its own, which reads inputs of its own, at one level. */
+TEST(every_level_gives_the_same_bits_in_every_format) {
+	int32_t text[PROMPT];
+	random_text(5, text, PROMPT);
+	const struct ops *tables[CPU_LEVELS + 1];
+	int n = random_model_tables(tables);
+	struct plan plan;
+	plan_by_rule(PLAN_RULE_EVEN, shapes[1].layers, shapes[1].layers, &plan);
+	struct subnet subnet = random_model_subnet(&plan);
+	for (int k = 0; k < KINDS; k++) {
+		use(kinds[k]);
+		for (int t = 0; t < n; t++) {
+			if (kinds[k].weights == WEIGHTS_BF16
+			                && tables[t]->formats[WEIGHTS_BF16].input)
+				continue;
+			struct engine e = engine_start(tables[t], &shapes[1], 2);
+			run_alone(e.w, &subnet, text, PROMPT, 0,
+			                t == 0 ? first_logits : other_logits);
+			engine_stop(&e);
+			CHECK(t == 0 || same_bits(first_logits, other_logits, PROMPT));
+		}
+	}
+	use_f32();
+}
+
+TEST(every_format_is_near_f32_and_not_the_same) {
+	int32_t text[20];
+	struct plan plan;
+	random_text(2, text, 20);
+	plan_by_rule(PLAN_RULE_EVEN, shapes[0].layers, 2, &plan);
+	struct subnet subnet = random_model_subnet(&plan);
+	for (int k = -1; k < KINDS; k++) {
+		use(k < 0 ? (struct kind){ WEIGHTS_F32, KV_F32 } : kinds[k]);
+		struct engine e = engine_start(best_table(), &shapes[0], 1);
+		run_alone(e.w, &subnet, text, 20, 20, k < 0 ? first_logits : other_logits);
+		engine_stop(&e);
+		double difference = 0, size = 0;
+		for (int i = 0; k >= 0 && i < 20 * VOCAB; i++) {
+			double d = (double)other_logits[i] - (double)first_logits[i];
+			difference += d * d;
+			size += (double)first_logits[i] * (double)first_logits[i];
+		}
+		CHECK(k < 0 || (difference > 0 && difference < 0.1 * size));
+	}
+	use_f32();
 }
 
 /* A kernel table that counts how often each panel of each matrix is read. */
