@@ -69,6 +69,46 @@ TEST(products_of_the_bf16_instruction_equal_portable_ones_with_nan_and_infinity)
 	linear_equals(overlay(CPU_LEVEL_AVX512_BF16), portable_avx512_bf16(), WEIGHTS_BF16, true);
 }
 
+/* A bf16 number, widened: any bits; near 1; what is odd; or near the square root of the least one. */
+static float bf16_of_kind(int kind) {
+	static const uint16_t odd[] = { 0, 0x8000, 1, 0x8001, 0x7f, 0x80, 0x8080, 0x7f7f, 0xff7f,
+		0x7f80, 0xff80, 0x7fc0, 0x3f80, 0xbf80, 0x2000, 0x2080, 0x1f80 };
+	uint32_t sign = random_bits() & 0x8000u, fraction = random_bits() & 0x7fu;
+	uint16_t bits = (uint16_t)random_bits();
+	if (kind == 1)
+		bits = (uint16_t)(sign | (uint32_t)random_between(117, 137) << 7 | fraction);
+	if (kind == 2)
+		bits = odd[random_between(0, 16)];
+	if (kind == 3)
+		bits = (uint16_t)(sign | (uint32_t)random_between(50, 66) << 7 | fraction);
+	return bf16_widen(bits);
+}
+
+/*
+ * VDPBF16PS against what stands in for it: chains of three pairs, 4 million of them. In kind 3 sums
+ * and products lie around 2^-126, where results are flushed to 0.
+ */
+TEST(the_bf16_instruction_does_what_its_stand_in_does) {
+	const struct ops *ops = overlay(CPU_LEVEL_AVX512_BF16);
+	for (int turn = 0; turn < 16; turn++) {
+		fresh_memory();
+		random_state += (uint64_t)turn;
+		struct problem p = { .format = WEIGHTS_BF16, .rows = 500, .n_in = 6, .n_out = 512 };
+		p.ldx = 6;
+		p.ldy = 512;
+		p.y_size = 500 * 512;
+		p.w = take(512 * 6);
+		p.x = take(500 * 6);
+		p.y_before = take_random(p.y_size);
+		for (int i = 0; i < 512 * 6; i++)
+			p.w[i] = bf16_of_kind(turn % 4);
+		for (int i = 0; i < 500 * 6; i++)
+			p.x[i] = bf16_of_kind(turn % 4);
+		CHECK(same_bits(problem_run(&p, ops), problem_run(&p, portable_avx512_bf16()),
+		                p.y_size));
+	}
+}
+
 /* bf16 weights in f32 arithmetic are the f32 product of weights that bf16 can hold. */
 TEST(bf16_weights_equal_the_same_weights_in_f32) {
 	for (int i = 0; i < 20; i++) {
