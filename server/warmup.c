@@ -346,6 +346,13 @@ static void measure_encoder_attention(struct warmup *w, struct cost_samples *sam
 	samples->source_far_ms = low_quantile(w, &far_runs);
 }
 
+/* Bytes of 1,024 keys and values of a layer; an encoder's are f32. */
+static double key_bytes(const struct warmup *w, enum stack stack) {
+	if (stack == STACK_DECODER)
+		return 1024.0 / KV_TILE * (double)workspace_block_bytes(w->workspace);
+	return 1024.0 * warmup_stack(w, stack)->dim * 2 * sizeof(float);
+}
+
 /* ---- all ---- */
 
 void warmup_measure(struct batch *b, const struct model *model, bool (*keep_going)(void *arg),
@@ -366,8 +373,8 @@ void warmup_measure(struct batch *b, const struct model *model, bool (*keep_goin
 		if (facts->stack[s].layers == 0)
 			continue;
 		if (layer_bytes > 0)
-			ret_samples->stack[s].attend_share = 1024.0 * facts->stack[s].dim * 2
-			                * sizeof(float) / layer_bytes;
+			ret_samples->stack[s].attend_share =
+			                key_bytes(&w, (enum stack)s) / layer_bytes;
 		begin_part(&w, warmup_has_pairs(&w) ? TWO_STACKS_MS / 2 : LAYERS_MS);
 		measure_layers(&w, (enum stack)s, ret_samples);
 	}
