@@ -301,8 +301,9 @@ size_t workspace_scratch_bytes(const struct workspace *w) {
 	size_t floats = rows * (w->ldx + s->ld_qkv + s->ld_ffn)
 	                + most * (s->ld_packed + s->inputs.stride / sizeof(float))
 	                + (size_t)team_size(w->team) * s->attend_stride
-	                + logit_rows * ((has_scores(facts) ? w->ld_logits : 0) + w->ld_head
-	                                + w->ld_classes)
+	                + logit_rows
+	                                * ((has_scores(facts) ? w->ld_logits : 0) + w->ld_head
+	                                                + w->ld_classes)
 	                + (size_t)w->n_source_tiles * tile;
 	return floats * sizeof(float);
 }

@@ -103,9 +103,12 @@ static void collect_gauges(const struct server *server, struct metrics_gauges *g
 
 void handle_metrics(struct call *call) {
 	struct server *server = call->server;
-	struct metrics_gauges gauges = {
-		.version = FATHOM_VERSION, .family = "", .dtype = "", .arithmetic = "", .weights = "", .kv = ""
-	};
+	struct metrics_gauges gauges = { .version = FATHOM_VERSION,
+		.family = "",
+		.dtype = "",
+		.arithmetic = "",
+		.weights = "",
+		.kv = "" };
 	struct fields fields;
 	struct buffer b = { 0 };
 	if (server->metrics) {

@@ -31,8 +31,9 @@ struct engine_options {
 	struct turn *turn;
 	struct metrics *metrics; /* not NULL */
 	bool skip_warmup; /* no cost model: nothing is predicted and budgets choose nothing */
-	const struct cost_kept *known; /* measured at an earlier start: it is only checked; or NULL */
-	size_t kv_bytes;  /* resolved: never 0 */
+	const struct cost_kept
+	                *known; /* measured at an earlier start: it is only checked; or NULL */
+	size_t kv_bytes;        /* resolved: never 0 */
 	void (*wake)(void *arg); /* called on the engine thread when the outbox or the state changed; must only signal */
 	void *wake_arg;
 };
