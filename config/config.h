@@ -35,6 +35,7 @@ struct config {
 	char kernels[16];         /* auto | native | blas */
 	char cpu_level[16];       /* auto | c | avx2 | avx512 */
 	int threads;              /* 0: from affinity mask and cgroup quota */
+	char pin[256];            /* auto | off | processors: "0-3,8" */
 	char weights[16];         /* auto | f32 | bf16 | int8 | int4 */
 	char kv[16];              /* auto | f32 | bf16 */
 	char packed_cache[16];    /* auto | read | off */

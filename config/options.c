@@ -48,6 +48,11 @@ const struct option option_table[] = {
 	                "compute threads; 0: physical cores in the affinity mask, at most the "
 	                "cgroup's "
 	                "CPU quota"),
+	WORD(model, "pin", pin, "off", NULL,
+	                "hold compute threads on processors: off, auto (one on each physical core "
+	                "of the "
+	                "affinity mask), or a list such as 0-3,8; for machines that nothing else "
+	                "uses"),
 	WORD(model, "weights", weights, "auto", "auto|f32|bf16|int8|int4",
 	                "how the matrices of layers and vocabulary are kept; auto: as the "
 	                "checkpoint "

@@ -227,7 +227,11 @@ size_t threads_memory_limit(const char *root) {
 	return limit < none ? (size_t)limit : 0;
 }
 
-int threads_physical_cores(const char *root, const int *cpus, int n) {
+/*
+ * Moves the first logical processor of every physical core to the front of cpus[0..n), in their
+ * order, and returns how many those are.
+ */
+static int first_of_cores(const char *root, int *cpus, int n) {
 	int *first = calloc((size_t)n + 1, sizeof *first); /* lowest sibling of every core found */
 	if (!first)
 		return n;
@@ -243,10 +247,24 @@ int threads_physical_cores(const char *root, const int *cpus, int n) {
 		int known = 0;
 		while (known < cores && first[known] != core)
 			known++;
-		if (known == cores)
-			first[cores++] = core;
+		if (known < cores)
+			continue;
+		int cpu = cpus[i];
+		cpus[i] = cpus[cores];
+		cpus[cores] = cpu;
+		first[cores++] = core;
 	}
 	free(first);
+	return cores;
+}
+
+int threads_physical_cores(const char *root, const int *cpus, int n) {
+	int *copy = calloc((size_t)n + 1, sizeof *copy);
+	if (!copy)
+		return n;
+	memcpy(copy, cpus, (size_t)n * sizeof *copy);
+	int cores = first_of_cores(root, copy, n);
+	free(copy);
 	return cores;
 }
 
@@ -273,4 +291,70 @@ int threads_count(const char *root) {
 	if (quota > 0 && quota < count)
 		count = (int)quota;
 	return count < 1 ? 1 : count;
+}
+
+static bool has_cpu(const int *cpus, int n, long cpu) {
+	for (int i = 0; i < n; i++)
+		if (cpus[i] == cpu)
+			return true;
+	return false;
+}
+
+/* A number below CPUS_MAX at *at, which moves behind it; -1: none. */
+static long read_cpu(const char **at) {
+	char *end;
+	long cpu = **at >= '0' && **at <= '9' ? strtol(*at, &end, 10) : -1;
+	if (cpu < 0 || cpu >= CPUS_MAX)
+		return -1;
+	*at = end;
+	return cpu;
+}
+
+static bool read_list(const char *text, const int *own, int n_own, int *cpus, int cap, int *ret_n,
+                char *err, size_t errlen) {
+	int n = 0;
+	for (const char *at = text;; at++) {
+		long cpu = read_cpu(&at), last = cpu;
+		if (*at == '-') {
+			at++;
+			last = read_cpu(&at);
+		}
+		if (cpu < 0 || last < cpu || (*at && *at != ',')) {
+			snprintf(err, errlen,
+			                "pin: \"%s\" is not off, auto, or a list of processors "
+			                "such "
+			                "as 0-3,8",
+			                text);
+			return false;
+		}
+		for (; cpu <= last && n < cap; cpu++) {
+			if (!has_cpu(own, n_own, cpu)) {
+				snprintf(err, errlen,
+				                "pin: processor %ld is not one that this process "
+				                "may "
+				                "use",
+				                cpu);
+				return false;
+			}
+			cpus[n++] = (int)cpu;
+		}
+		if (!*at)
+			break;
+	}
+	*ret_n = n;
+	return true;
+}
+
+bool threads_pins(const char *root, const char *text, int *cpus, int cap, int *ret_n, char *err,
+                size_t errlen) {
+	int own[1024], n = own_cpus(own, 1024);
+	*ret_n = 0;
+	if (strcmp(text, "off") == 0)
+		return true;
+	if (strcmp(text, "auto") != 0)
+		return read_list(text, own, n, cpus, cap, ret_n, err, errlen);
+	int cores = first_of_cores(root, own, n);
+	*ret_n = cores < cap ? cores : cap;
+	memcpy(cpus, own, (size_t)*ret_n * sizeof *cpus);
+	return true;
 }

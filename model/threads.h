@@ -7,6 +7,7 @@
 #ifndef FATHOM_MODEL_THREADS_H
 #define FATHOM_MODEL_THREADS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /*
@@ -14,6 +15,14 @@
  * its CPU quota if that is less; at least 1.
  */
 int threads_count(const char *root);
+
+/*
+ * The processors to hold compute threads on, at most `cap` of them, into `cpus`: none for "off", for
+ * "auto" the first logical processor of every physical core that this process may run on, else those
+ * of a list such as "0-3,8", which it must be allowed to use. False with a sentence in `err`.
+ */
+bool threads_pins(const char *root, const char *text, int *cpus, int cap, int *ret_n, char *err,
+                size_t errlen);
 
 /* Physical cores that the logical processors cpus[0..n) belong to; one each where it is not known. */
 int threads_physical_cores(const char *root, const int *cpus, int n);

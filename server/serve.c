@@ -12,11 +12,11 @@
 
 #include "model/threads.h"
 #include "server/call.h"
-#include "server/load_with.h"
 #include "server/clock.h"
 #include "server/demo.h"
 #include "server/keep.h"
 #include "server/listen.h"
+#include "server/load_with.h"
 #include "server/log.h"
 #include "server/respond.h"
 #include "server/server.h"
@@ -102,6 +102,13 @@ static void on_first_model(void *arg, const char *failure) {
 
 /* ---- starting ---- */
 
+static struct team *create_team(const char *pin, int threads, char *err, size_t errlen) {
+	int cpus[1024], n;
+	if (!threads_pins("", pin, cpus, 1024, &n, err, errlen))
+		return NULL;
+	return team_create_pinned(threads, cpus, n, err, errlen);
+}
+
 static bool choose_kernels(struct server *server, char *err, size_t errlen) {
 	const struct config *config = server->config;
 	struct load_with with = load_with_of(config);
@@ -110,11 +117,11 @@ static bool choose_kernels(struct server *server, char *err, size_t errlen) {
 	server->ops = server->loads_with.ops;
 	server->threads = server->loads_with.threads;
 	log_event(LOG_INFO, "compute", { "kernels", LOG_STR(server->ops->name) },
-	                { "threads", LOG_INT(server->threads) },
+	                { "threads", LOG_INT(server->threads) }, { "pin", LOG_STR(config->pin) },
 	                { "cpu_quota", LOG_F64(threads_cpu_quota("")) },
 	                { "memory_limit", LOG_INT((int64_t)threads_memory_limit("")) },
 	                { "openblas", LOG_STR(ops_blas_description()) });
-	server->team = team_create(server->threads, err, errlen);
+	server->team = create_team(config->pin, server->threads, err, errlen);
 	server->turn = turn_create();
 	return server->team && server->turn;
 }

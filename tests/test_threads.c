@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Cores and memory limits, read from made-up /proc and /sys folders. */
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -175,6 +176,50 @@ TEST(sibling_ranges_share_one_core) {
 	put("sys/devices/system/cpu/cpu2/topology/thread_siblings_list", "2-3\n");
 	put("sys/devices/system/cpu/cpu3/topology/thread_siblings_list", "2-3\n");
 	CHECK_INT(threads_physical_cores(root, (const int[]){ 2, 3 }, 2), 1);
+	remove_root();
+}
+
+/* Runs `text` on this machine; the processors come back as text. */
+static const char *pins_of(const char *text, char *err, size_t errlen) {
+	static char got[256];
+	int cpus[8], n = -1;
+	size_t len = 0;
+	got[0] = err[0] = '\0';
+	if (!threads_pins(root, text, cpus, 8, &n, err, errlen))
+		return "refused";
+	for (int i = 0; i < n; i++)
+		len += (size_t)snprintf(got + len, sizeof got - len, i ? ",%d" : "%d", cpus[i]);
+	return got;
+}
+
+TEST(pins_are_read_as_asked) {
+	cpu_set_t before, two;
+	char err[256];
+	fresh_root();
+	CHECK(sched_getaffinity(0, sizeof before, &before) == 0);
+	if (!CPU_ISSET(0, &before) || !CPU_ISSET(1, &before)) {
+		remove_root();
+		return;
+	}
+	CPU_ZERO(&two);
+	CPU_SET(0, &two);
+	CPU_SET(1, &two);
+	CHECK(sched_setaffinity(0, sizeof two, &two) == 0);
+	CHECK_STR(pins_of("off", err, sizeof err), "");
+	CHECK_STR(pins_of("1", err, sizeof err), "1");
+	CHECK_STR(pins_of("1,0", err, sizeof err), "1,0");
+	CHECK_STR(pins_of("0-1", err, sizeof err), "0,1");
+	CHECK_STR(pins_of("auto", err, sizeof err), "0,1");
+	put("sys/devices/system/cpu/cpu0/topology/thread_siblings_list", "0-1\n");
+	put("sys/devices/system/cpu/cpu1/topology/thread_siblings_list", "0-1\n");
+	CHECK_STR(pins_of("auto", err, sizeof err), "0");
+	static const char *const wrong[] = { "", "x", "0-", "1-0", "0,", ",0", "0 1", "-1", "0,2",
+		"99999999999999999999", "on" };
+	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+		CHECK_STR(pins_of(wrong[i], err, sizeof err), "refused");
+		CHECK(strstr(err, "pin: ") == err);
+	}
+	CHECK(sched_setaffinity(0, sizeof before, &before) == 0);
 	remove_root();
 }
 
