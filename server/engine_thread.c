@@ -204,8 +204,8 @@ static void run_step(struct engine *engine, struct batch_stats *ret_stats) {
 	enum metrics_phase phase = ret_stats->prompt_rows == 0 ? PHASE_DECODE
 	                : ret_stats->decode_rows == 0          ? PHASE_PREFILL
 	                                                       : PHASE_MIXED;
-	metrics_step(engine->metrics, phase, seconds, ret_stats->step.rows,
-	                ret_stats->step.row_count);
+	metrics_step(engine->metrics, phase, seconds - ret_stats->draft_ms * 1e-3,
+	                ret_stats->step.rows, ret_stats->step.row_count);
 	metrics_busy(engine->metrics, seconds);
 }
 

@@ -15,6 +15,7 @@ Of an encoder-decoder, the flags without --encoder- are the decoder's.
 import argparse
 import json
 import os
+import re
 import zlib
 
 if __name__ == "__main__":
@@ -138,7 +139,17 @@ def noise(args, name, shape):
     if any(part in name for part in ("embed", "wte", "wpe", "lm_head", "output_projection")):
         return values * np.float32(2 / np.sqrt(args.hidden))
     fan_in = shape[0] if args.family == "gpt2" else shape[1]
-    return values * np.float32(args.layer_gain / np.sqrt(fan_in))
+    return values * np.float32(args.layer_gain * layer_share(args, name) / np.sqrt(fan_in))
+
+
+def layer_share(args, name):
+    """With --lead, the decoder's other layers add little to what these do: a plan of them alone foretells the whole."""
+    layer = re.search(r"(?:^|\.)(?:h|layers)\.(\d+)\.", name)
+    adds = any(part in name for part in ("out_proj", "fc2", "c_proj"))
+    if not args.lead or not layer or not adds or name.startswith("encoder."):
+        return 1
+    leads = {i * args.layers // args.lead for i in range(args.lead)}
+    return 1 if int(layer[1]) in leads else args.rest_gain
 
 
 def config_of(args):
@@ -242,6 +253,8 @@ def main():
     add("--position-offset", type=int, default=2)
     add("--embed-scale", type=float, default=1.0)
     add("--layer-gain", type=float, default=1.0, help="scale of the layers' matrices")
+    add("--lead", type=int, default=0, help="so many evenly spaced layers do most of the work")
+    add("--rest-gain", type=float, default=0.1, help="with --lead, what the others add beside them")
     add("--end-tilt", type=float, default=0.0, help="fathom_seq2seq: make </s> likelier")
     add("--untied", action="store_true", help="an output matrix of its own")
     add("--bare", action="store_true", help="gpt2 names without the transformer. prefix")
