@@ -8,10 +8,11 @@
 
 /* What is supposed of a pair of depths that nobody has tried: much, so that it is tried. */
 #define FIRST_ACCEPTANCE 0.75
-#define FIRST_TRIALS 4.0
+#define FIRST_TRIALS 3.0
 #define PAIR_TRIALS 512.0 /* the memory of a pair of depths, in tokens, */
 #define OWN_TRIALS 64.0   /* and of a request */
-#define PRIOR_TRIALS 8.0
+#define PRIOR_TRIALS 6.0
+#define FEW_TRIALS 12.0
 #define STEP_WEIGHT (1 / 16.0) /* of a new step in the mean of the last ones */
 #define STEP_MOST 2.0          /* no hiccup counts for more */
 #define PROBE_SHARE 0.01
@@ -24,7 +25,8 @@ struct trials {
 
 struct speculator {
 	int layers;
-	struct trials *pairs; /* [layers + 1][layers + 1] by the plan's and the draft's depth */
+	/* [2][layers + 1][layers + 1] greedy and sampled, by the plan's and the draft's depth */
+	struct trials *pairs;
 	double factor[SPECULATE_STEPS]; /* of the cost model's times */
 	double allowance_ms;            /* for probes */
 	int turn;                       /* which of the candidates is probed next */
@@ -36,7 +38,7 @@ struct speculator *speculate_create(int layers) {
 	if (!s)
 		return NULL;
 	s->layers = layers;
-	s->pairs = calloc(n * n, sizeof *s->pairs);
+	s->pairs = calloc(2 * n * n, sizeof *s->pairs);
 	for (int i = 0; i < SPECULATE_STEPS; i++)
 		s->factor[i] = 1;
 	if (!s->pairs) {
@@ -53,13 +55,15 @@ void speculate_destroy(struct speculator *s) {
 	free(s);
 }
 
-static struct trials *pair_of(const struct speculator *s, int plan_depth, int draft_depth) {
-	return &s->pairs[(size_t)plan_depth * ((size_t)s->layers + 1) + (size_t)draft_depth];
+static struct trials *pair_of(const struct speculator *s, const struct drafter *d, int plan_depth,
+                int draft_depth) {
+	size_t n = (size_t)s->layers + 1;
+	return &s->pairs[(d->sampled * n + (size_t)plan_depth) * n + (size_t)draft_depth];
 }
 
 double speculate_acceptance(const struct speculator *s, const struct drafter *d, int plan_depth,
                 int draft_depth) {
-	const struct trials *pair = pair_of(s, plan_depth, draft_depth);
+	const struct trials *pair = pair_of(s, d, plan_depth, draft_depth);
 	double usual = (pair->accepted + FIRST_TRIALS * FIRST_ACCEPTANCE)
 	                / (pair->tried + FIRST_TRIALS);
 	if (d->depth != draft_depth)
@@ -240,6 +244,13 @@ static void set_tokens(const struct speculate_scene *scene, int k) {
 		scene->parties[i].drafter->tokens = tokens_of(&scene->parties[i], k);
 }
 
+/* Until a pair of depths is known a little, what was right allows more. */
+static int known_of(const struct speculator *s, const struct speculate_party *p) {
+	const struct trials *pair = pair_of(
+	                s, p->drafter, p->subnet->stack[STACK_DECODER].depth, p->drafter->depth);
+	return pair->tried < FEW_TRIALS ? 1 + (int)pair->accepted : SPECULATE_MOST;
+}
+
 /* Most tokens that it makes sense to draft for a party among others. */
 static int worth_of(const struct speculator *s, const struct speculate_party *p) {
 	double a = speculate_acceptance(
@@ -297,7 +308,9 @@ void speculate_decide(struct speculator *s, const struct cost_model *cost,
 	for (int i = 0; i < scene->n; i++) {
 		struct speculate_party *p = &scene->parties[i];
 		choose_depth(s, cost, scene, p);
-		p->drafter->tokens = scene->n > 1 ? worth_of(s, p) : SPECULATE_MOST;
+		int known = cost->fitted ? known_of(s, p) : SPECULATE_MOST;
+		int worth = scene->n > 1 && cost->fitted ? worth_of(s, p) : SPECULATE_MOST;
+		p->drafter->tokens = known < worth ? known : worth;
 		int tokens = tokens_of(p, SPECULATE_MOST);
 		limit = tokens > limit ? tokens : limit;
 	}
@@ -336,7 +349,7 @@ void speculate_learn(struct speculator *s, struct drafter *d, const struct subne
                 int drafted, int accepted) {
 	/* What follows a rejected token was never tried. */
 	int tried = accepted < drafted ? accepted + 1 : drafted;
-	struct trials *pair = pair_of(s, subnet->stack[STACK_DECODER].depth, d->depth);
+	struct trials *pair = pair_of(s, d, subnet->stack[STACK_DECODER].depth, d->depth);
 	add_trials(&pair->tried, &pair->accepted, tried, accepted, PAIR_TRIALS);
 	add_trials(&d->tried, &d->accepted, tried, accepted, OWN_TRIALS);
 }

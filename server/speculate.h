@@ -37,6 +37,7 @@ struct drafter {
 	int asked_depth;     /* of the draft; 0: open */
 	int most;            /* tokens in a round; 1 .. SPECULATE_MOST */
 	enum plan_rule rule; /* of nested plans */
+	bool sampled;        /* not greedy: drafts are right less often */
 
 	/* Decided. */
 	int tokens;       /* to be drafted in the next round, each sequence; 0: a plain step */

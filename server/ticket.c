@@ -63,7 +63,8 @@ struct ticket *ticket_create(struct job *job, const struct tokenizer *answers) {
 	t->draft = (struct drafter){ .on = job->draft.on,
 		.asked_depth = job->draft.depth,
 		.most = job->draft.tokens,
-		.rule = job->draft.rule };
+		.rule = job->draft.rule,
+		.sampled = job->sampling.temperature != 0 };
 	for (int i = 0; i < job->n_choices; i++) {
 		detokenise_begin(&t->choices[i].text, answers, job->request.pretokenized,
 		                job->choices[i].text);
