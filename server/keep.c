@@ -131,7 +131,7 @@ static void after(struct task *task) {
 	server->keeping = NULL;
 	server->keep_failed = server->keep_failed || k->failure[0];
 	if (k->failure[0] && first && !atomic_load(&k->stop))
-		log_event(LOG_WARN, "packed_cache_not_written", { "model", LOG_STR(k->dir) },
+		log_event(LOG_INFO, "packed_cache_not_written", { "model", LOG_STR(k->dir) },
 		                { "reason", LOG_STR(k->failure) });
 	else if (!k->failure[0])
 		log_event(LOG_INFO, "packed_cache_written", { "model", LOG_STR(k->dir) },
