@@ -490,6 +490,29 @@ def memory_is_not_dumped_and_open_servers_warn():
         same([line["listener"] for line in s.lines("open_to_all")], ["admin"])
 
 
+@test
+def an_idle_server_uses_no_processor_time():
+    def seconds(s):
+        with open(f"/proc/{s.process.pid}/stat", encoding="ascii") as f:
+            fields = f.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    with Server("--threads", "2") as s:
+        same(s.complete(prompt="the", max_tokens=2).status, 200)
+        time.sleep(0.3)
+        before = seconds(s)
+        time.sleep(2)
+        assert seconds(s) - before <= 0.1, seconds(s) - before
+
+
+@test
+def threads_are_pinned_only_to_processors_that_exist():
+    done = serve_once("--model", TINY, "--pin", "9999")
+    same((done.returncode, "processor 9999" in done.stderr), (1, True))
+    with Server("--pin", "auto") as s:
+        same(s.complete(prompt="the", max_tokens=2).status, 200)
+
+
 class Slow:
     """A server whose answers can take seconds."""
 
