@@ -55,7 +55,7 @@ static inline vec vec_odd_bytes(vec v) {
 	return (vec)((vec_bits)v >> 8 & 0x00ff00ffu);
 }
 
-static __attribute__((noinline)) vec vec_dot_pairs(vec a, vec b, vec sum) {
+static __attribute__((noinline, unused)) vec vec_dot_pairs(vec a, vec b, vec sum) {
 	union parts x = { .v = a }, y = { .v = b }, s = { .v = sum };
 	for (int i = 0; i < 2 * LANES; i++)
 		s.words[i / 2] += x.halves[i] * y.halves[i];
@@ -71,7 +71,7 @@ static inline vec vec_high_halves(vec v) {
 }
 
 /* VPMADDUBSW, which saturates, and VPADDW, which does not. */
-static __attribute__((noinline)) vec vec_dot_halves(vec u, vec s, vec sum) {
+static __attribute__((noinline, unused)) vec vec_dot_halves(vec u, vec s, vec sum) {
 	union parts x = { .v = u }, y = { .v = s }, to = { .v = sum };
 	for (int i = 0; i < 2 * LANES; i++) {
 		int pair = x.unsigned_bytes[2 * i] * y.bytes[2 * i]
@@ -82,7 +82,7 @@ static __attribute__((noinline)) vec vec_dot_halves(vec u, vec s, vec sum) {
 	return to.v;
 }
 
-static __attribute__((noinline)) vec vec_join_pairs(vec v) {
+static __attribute__((noinline, unused)) vec vec_join_pairs(vec v) {
 	union parts l = { .v = v };
 	for (int i = 0; i < LANES; i++)
 		l.words[i] = l.halves[2 * i] + l.halves[2 * i + 1];
