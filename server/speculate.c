@@ -8,7 +8,7 @@
 
 /* What is supposed of a pair of depths that nobody has tried: much, so that it is tried. */
 #define FIRST_ACCEPTANCE 0.75
-#define FIRST_TRIALS 3.0
+#define FIRST_TRIALS 6.0
 #define PAIR_TRIALS 512.0 /* the memory of a pair of depths, in tokens, */
 #define OWN_TRIALS 64.0   /* and of a request */
 #define PRIOR_TRIALS 6.0
@@ -248,7 +248,7 @@ static void set_tokens(const struct speculate_scene *scene, int k) {
 static int known_of(const struct speculator *s, const struct speculate_party *p) {
 	const struct trials *pair = pair_of(
 	                s, p->drafter, p->subnet->stack[STACK_DECODER].depth, p->drafter->depth);
-	return pair->tried < FEW_TRIALS ? 1 + (int)pair->accepted : SPECULATE_MOST;
+	return pair->tried < FEW_TRIALS ? 4 + (int)pair->accepted : SPECULATE_MOST;
 }
 
 /* Most tokens that it makes sense to draft for a party among others. */
