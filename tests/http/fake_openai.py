@@ -40,9 +40,11 @@ class Fake:
         self.port = server.sockets[0].getsockname()[1]
         self._started.set()
         await self._end.wait()
-        for task in asyncio.all_tasks():
-            if task is not asyncio.current_task():
+        server.close()
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:  # a connection may come until the end
+            for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, reader, writer):
         self.connections += 1

@@ -48,7 +48,7 @@ def check_hypotheses(found, expected):
 
 
 def check_folder(folder, check):
-    with Server(model=folder) as s:
+    with Server("--weights", "f32", model=folder) as s:  # as the reference
         for case in goldens(folder):
             check(s, case)
 
