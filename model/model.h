@@ -118,9 +118,6 @@ const char *model_arithmetic(const struct model *model);
 /* Whether answers have the same bits on every processor: BF16's own instruction rounds its own way. */
 bool model_exact(const struct model *model);
 
-/* Whether answers have the same bits on every processor: BF16's own instruction rounds its own way. */
-bool model_exact(const struct model *model);
-
 /* What AUTO stands for. */
 enum kv_format model_kv_format(const struct model *model, enum kv_format wanted);
 

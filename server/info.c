@@ -120,8 +120,9 @@ static void write_model(struct buffer *b, const struct server *server, const cha
 	buffer_printf(b, ",\"kv\":\"%s\",\"weight_bytes\":%zu",
 	                kv_format_name(memory_kv_format(server->config, model)),
 	                model->weights.bytes);
-	buffer_printf(b, ",\"memory\":{\"layers\":%zu,\"vocabulary\":%zu,\"other\":%zu,"
-	                 "\"workspace\":%zu}",
+	buffer_printf(b,
+	                ",\"memory\":{\"layers\":%zu,\"vocabulary\":%zu,\"other\":%zu,"
+	                "\"workspace\":%zu}",
 	                sizes.layers, sizes.vocabulary, sizes.other, snapshot.scratch_bytes);
 	buffer_printf(b, ",\"kv_pool_bytes\":%zu", snapshot.kv_total * snapshot.block_bytes);
 	if (model->note[0]) {
