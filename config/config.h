@@ -50,9 +50,9 @@ struct config {
 
 	/* depth */
 	char default_depth[64]; /* "full", a number or a tier */
-	char speculative[8]; /* off | on | never */
+	char speculative[8];    /* off | on | never */
 	int draft_tokens;
-	char plan_rule[16];     /* "": the model folder's own */
+	char plan_rule[16]; /* "": the model folder's own */
 	struct config_tier tiers[CONFIG_TIERS];
 	int n_tiers; /* fast, balanced and full are always there */
 	int default_max_tokens;

@@ -25,9 +25,9 @@
 
 /* Consecutive positions of one sequence among the rows of a layer. */
 struct block_run {
-	int first, count;     /* gathered rows */
-	int position;         /* of the first of them */
-	int keys;             /* every row sees the keys 0 .. keys - 1; 0: those up to its own */
+	int first, count;    /* gathered rows */
+	int position;        /* of the first of them */
+	int keys;            /* every row sees the keys 0 .. keys - 1; 0: those up to its own */
 	void *const *blocks; /* the sequence's KV blocks of this layer */
 	void *const *source; /* blocks of its source, of `source_keys` tokens, if the layer looks there */
 	int source_keys;

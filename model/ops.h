@@ -148,7 +148,7 @@ struct attend {
 	int keys; /* 0: causal, as above. Else every query sees keys 0 .. keys - 1 and `first` is not read; what the
 	           * blocks hold from `keys` on is never used, whatever it is. */
 	int head, n_heads, head_dim;
-	float scale;          /* multiplied into q before the dots */
+	float scale; /* multiplied into q before the dots */
 	enum kv_format format;
 	void *const *blocks; /* blocks[t] for t = 0 .. (first + queries - 1) / 64 */
 	float *scratch; /* ops->attend_scratch(head_dim) floats, one per thread, 64-byte aligned */

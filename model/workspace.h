@@ -33,10 +33,10 @@ struct sequence {
 struct run {
 	struct sequence *sequence;
 	enum stack stack;
-	int first, count;   /* rows */
-	int position;       /* of the first row */
+	int first, count;        /* rows */
+	int position;            /* of the first row */
 	const struct subnet *at; /* what its rows run at: the sequence's own subnet, or a draft's */
-	void *const *tiles; /* of an encoder run: keys and values of the layer in progress */
+	void *const *tiles;      /* of an encoder run: keys and values of the layer in progress */
 };
 
 /* What a step does to the rows of some layer. */

@@ -57,8 +57,8 @@ static bool init_arrays(struct batch *b) {
 	b->parties = calloc((size_t)b->limits.sequences, sizeof *b->parties);
 	b->speculator = speculate_create(b->model->facts.stack[STACK_DECODER].layers);
 	b->scratch = malloc(detokenise_scratch(b->model->target_tokenizer));
-	return b->rows && b->wants && b->logit_rows && b->needs && b->texts && b->pool
-	                && b->scratch && b->parties && b->speculator;
+	return b->rows && b->wants && b->logit_rows && b->needs && b->texts && b->pool && b->scratch
+	                && b->parties && b->speculator;
 }
 
 struct batch *batch_create(const struct model *model, const struct batch_options *options,

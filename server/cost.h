@@ -77,8 +77,8 @@ struct cost_step {
 	int decode_rows;
 	const int *decode_count;
 	int drafted_rows; /* of decode_rows, those that verify drafted tokens: not answers */
-	int logit_rows; /* through the language model's or the masked-token head */
-	int class_rows; /* through a classifier */
+	int logit_rows;   /* through the language model's or the masked-token head */
+	int class_rows;   /* through a classifier */
 	/* Sums over rows of kept layers x keys / 1,024. A decoder's keys are its own past, itself
 	 * included, and its source; an encoder's are its whole text. */
 	double attended;        /* decode rows */
