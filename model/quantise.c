@@ -3,6 +3,7 @@
 #include "model/quantise.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "model/mathf.h"
@@ -10,11 +11,6 @@
 
 #define ROUND 0x1.8p+23f /* adding it leaves the nearest integer in the low bits */
 #define TINY 0x1p-100f   /* magnitudes below count as 0 */
-
-/* How far a try of int4 stretches the largest weight: from 8.5 steps downwards. */
-enum { INT4_TRIES = 12 };
-#define INT4_FIRST 8.5f
-#define INT4_LESS 0.25f
 
 float quantise_scale(const float *x, int n, float *ret_factor) {
 	uint32_t largest = 0; /* magnitudes are ordered as their bits are, NaN above infinity */
@@ -46,47 +42,47 @@ float quantise_int8(const float *x, int n, int8_t *ret_q) {
 
 /* ---- int4 ---- */
 
-enum {
-	LANES = 8
-}; /* of the sums of a try: lane j takes the inputs j, j + 8, ...; joined in order */
+/* The lanes of the sums of a try; any compiler makes vectors of the machine's width of them. */
+typedef float lanes __attribute__((vector_size(32)));
+typedef int32_t lanes_mask __attribute__((vector_size(32)));
+enum { LANES = 8 };
 
-/* sum w q and sum q q over the group, for the integers of one step. */
-static void try_step(const float *w, float inverse, float *ret_wq, float *ret_qq) {
-	float wq[LANES] = { 0 }, qq[LANES] = { 0 };
+/* sum v q and sum q q over the group for q = round(v f), the |v| being at most 1. */
+static void try_step(const float *v, float f, float *ret_vq, float *ret_qq) {
+	const lanes one = { 1, 1, 1, 1, 1, 1, 1, 1 };
+	lanes vq = { 0 }, qq = { 0 };
 	for (int k = 0; k < INT4_GROUP; k += LANES) {
-		for (int j = 0; j < LANES; j++) {
-			float q = w[k + j] * inverse + ROUND - ROUND;
-			q = q < -8.0f ? -8.0f : q;
-			q = q > 7.0f ? 7.0f : q;
-			wq[j] += w[k + j] * q;
-			qq[j] += q * q;
-		}
+		lanes from, q;
+		memcpy(&from, v + k, sizeof from);
+		q = from * f + ROUND - ROUND; /* -8 .. 8, since 8.5 goes to 8 */
+		q -= (lanes)((lanes_mask)one & (q > 7.0f));
+		vq += from * q;
+		qq += q * q;
 	}
-	for (int j = 1; j < LANES; j++) {
-		wq[0] += wq[j];
-		qq[0] += qq[j];
-	}
-	*ret_wq = wq[0];
+	*ret_vq = vq[0];
 	*ret_qq = qq[0];
+	for (int j = 1; j < LANES; j++) {
+		*ret_vq += vq[j];
+		*ret_qq += qq[j];
+	}
 }
 
 float quantise_int4_group(const float *w, int count) {
-	float group[INT4_GROUP] = { 0 }, end = 0, best = 0, best_gain = 0;
-	memcpy(group, w, (size_t)count * sizeof *w);
+	static const float tries[] = { -8.5f, 8.5f, -8, 8, -7.5f, 7.5f, -7, -6.5f, -6 };
+	float v[INT4_GROUP] = { 0 }, end = 0, best = 0, best_gain = 0;
 	for (int k = 0; k < count; k++)
-		end = __builtin_fabsf(group[k]) > __builtin_fabsf(end) ? group[k] : end;
+		end = __builtin_fabsf(w[k]) > __builtin_fabsf(end) ? w[k] : end;
 	if (__builtin_fabsf(end) < TINY)
 		return 0;
 	for (int k = 0; k < count; k++)
-		group[k] /= end; /* so that no sum leaves the range of floats */
-	for (int i = 0; i < 2 * INT4_TRIES; i++) {
-		float f = INT4_FIRST - INT4_LESS * (float)(i / 2), wq, qq;
-		try_step(group, i % 2 ? f : -f, &wq, &qq);
-		/* The squared error is sum w w - gain. */
-		float gain = wq * wq / qq;
+		v[k] = w[k] / end;
+	for (size_t i = 0; i < sizeof tries / sizeof *tries; i++) {
+		float vq, qq;
+		try_step(v, tries[i], &vq, &qq);
+		float gain = vq * vq / qq; /* the squared error is sum v v - gain */
 		if (gain > best_gain) {
 			best_gain = gain;
-			best = wq / qq;
+			best = vq / qq;
 		}
 	}
 	return best * end;
@@ -138,8 +134,6 @@ void int8_panels_unpack_row(int panel, const struct matrix *w, int out, float *d
 		dst[k] = (float)(data[k / 4 * step + c * 4 + k % 4] - 128) * scale;
 }
 
-enum { GROUP_QUADS = INT4_GROUP / 8 }; /* in the bytes of one group and output */
-
 static size_t int4_group_bytes(int panel) {
 	return (size_t)panel * (sizeof(int16_t) + INT4_GROUP / 2);
 }
@@ -156,26 +150,32 @@ size_t int4_panels_bytes(int panel, int n_out, int n_in) {
 	return n_in > INT_INPUTS_MAX ? 0 : panels_of(panel, n_out) * int4_panel_bytes(panel, n_in);
 }
 
-/* Where input k of a group's output c is: its byte after the group's scales, and the shift in it. */
-static size_t int4_at(int panel, int c, int k, int *ret_shift) {
-	int half = k / (INT4_GROUP / 2), in = k % (INT4_GROUP / 2);
-	int quad = half * (GROUP_QUADS / 2) + in % (INT4_GROUP / 4) / 4;
-	*ret_shift = in / (INT4_GROUP / 4) * 4;
-	return ((size_t)quad * (size_t)panel + (size_t)c) * 4 + (size_t)(k % 4);
+/* Where the byte of input k of a group's output c is, after the scales: low bits or high ones. */
+static size_t int4_at(int panel, int c, int k) {
+	int half = k / (INT4_GROUP / 2), in = k % (INT4_GROUP / 4);
+	int quad = half * (INT4_GROUP / 16) + in / 4;
+	return ((size_t)quad * (size_t)panel + (size_t)c) * 4 + (size_t)(in % 4);
+}
+
+static bool int4_is_high(int k) {
+	return k % (INT4_GROUP / 2) >= INT4_GROUP / 4;
 }
 
 /* One group of output c with the scale s, `step` being s as a weight's. */
 static void int4_group_pack(int panel, uint8_t *group, int c, int16_t s, float step, const float *w,
                 int count) {
 	float inverse = s ? 1.0f / step : 0;
-	uint8_t *bytes = group + (size_t)panel * sizeof s;
+	uint8_t q[INT4_GROUP], *bytes = group + (size_t)panel * sizeof s;
 	memcpy(group + (size_t)c * sizeof s, &s, sizeof s);
-	for (int k = 0; k < INT4_GROUP; k++) {
-		float v = k < count ? w[k] * inverse : 0;
-		int q = nearest(v < -8.0f ? -8.0f : v > 7.0f ? 7.0f : v), shift;
-		uint8_t *to = bytes + int4_at(panel, c, k, &shift);
-		*to = (uint8_t)((*to & (0xf0 >> shift)) | (q + 8) << shift);
+	memset(q, 8, sizeof q);
+	for (int k = 0; k < count; k++) {
+		float v = w[k] * inverse;
+		v = v < -8.0f ? -8.0f : v;
+		q[k] = (uint8_t)(nearest(v > 7.0f ? 7.0f : v) + 8);
 	}
+	for (int k = 0; k < INT4_GROUP; k++)
+		if (!int4_is_high(k))
+			bytes[int4_at(panel, c, k)] = (uint8_t)(q[k] | q[k + INT4_GROUP / 4] << 4);
 }
 
 /* Output c of a panel; w is NULL where there is none. */
@@ -195,10 +195,10 @@ static void int4_output_pack(int panel, uint8_t *data, int c, const float *w, in
 	}
 	for (int g = 0; g < groups; g++) {
 		int from = g * INT4_GROUP;
+		int count = n_in - from < INT4_GROUP ? n_in - from : INT4_GROUP;
 		int16_t s = factor > 0 ? (int16_t)nearest(t[g] / scale) : 0;
 		int4_group_pack(panel, data + (size_t)g * int4_group_bytes(panel), c, s,
-		                (float)s * scale, w ? w + from : NULL,
-		                factor > 0 ? n_in - from : 0);
+		                (float)s * scale, s ? w + from : NULL, s ? count : 0);
 	}
 	memcpy(data + (size_t)groups * int4_group_bytes(panel) + (size_t)c * sizeof scale, &scale,
 	                sizeof scale);
@@ -217,7 +217,7 @@ void int4_panels_pack(int panel, void *data, int n_in, const float *src, int fir
 void int4_panels_unpack_row(int panel, const struct matrix *w, int out, float *dst) {
 	const uint8_t *data = (const uint8_t *)w->data
 	                + (size_t)(out / panel) * int4_panel_bytes(panel, w->n_in);
-	int c = out % panel, shift;
+	int c = out % panel;
 	float scale;
 	memcpy(&scale,
 	                data + int4_groups(w->n_in) * int4_group_bytes(panel)
@@ -227,8 +227,8 @@ void int4_panels_unpack_row(int panel, const struct matrix *w, int out, float *d
 		const uint8_t *group = data + (size_t)(k / INT4_GROUP) * int4_group_bytes(panel);
 		int16_t s;
 		memcpy(&s, group + (size_t)c * sizeof s, sizeof s);
-		size_t at = int4_at(panel, c, k % INT4_GROUP, &shift);
-		int q = (group[(size_t)panel * sizeof s + at] >> shift & 15) - 8;
+		size_t at = (size_t)panel * sizeof s + int4_at(panel, c, k % INT4_GROUP);
+		int q = (group[at] >> (int4_is_high(k) ? 4 : 0) & 15) - 8;
 		dst[k] = (float)q * ((float)s * scale);
 	}
 }

@@ -59,12 +59,13 @@ float quantise_scale(const float *x, int n, float *ret_factor);
 float quantise_int8(const float *x, int n, int8_t *ret_q);
 
 /*
- * The scale t of one group of `count` finite weights: of all tries, the one that leaves the smallest
- * squared error. With e the weight of the largest magnitude (the first of equals; 0 if it is below
- * 2^-100) and v[k] = w[k] / e, a try takes q[k] = round(v[k] * f), cut to -8 .. 7, for f = -8.5, 8.5,
- * -8.25, 8.25 and so on, INT4_TRIES of each sign (quantise.c), and t = e * (sum v q / sum q q), the
- * best scale for these integers: the error is least where (sum v q)^2 / sum q q is largest. The first
- * of equals wins. Sums run in 8 lanes, v[k] in lane k % 8, joined upwards.
+ * The scale t of one group of `count` finite weights: of nine tries, the one that leaves the smallest
+ * squared error. With e the weight of the largest magnitude (the first of equals; t is 0 if it is
+ * below 2^-100) and v[k] = w[k] / e, a try takes q[k] = round(v[k] * f), 7 where that is 8, for f =
+ * -8.5, 8.5, -8, 8, -7.5, 7.5, -7, -6.5, -6 (where nothing is cut, signs make no difference), and
+ * t = e * (sum v q / sum q q), the best scale for these integers: the error is least where
+ * (sum v q)^2 / sum q q is largest. The first of equals wins. Sums run in 8 lanes, v[k] in lane
+ * k % 8, each product and sum rounded, joined upwards.
  */
 float quantise_int4_group(const float *w, int count);
 

@@ -108,20 +108,6 @@ enum {
 	INT4_QUADS = INT4_GROUP / 8, /* fours of inputs in half a group */
 };
 
-/* Half a group of two vectors of outputs, the fours of inputs in order. */
-TILE_INLINE void int4_open(const char *b, vec w[2][INT4_QUADS]) {
-	UNROLL
-	for (int q = 0; q < INT4_QUADS / 2; q++) {
-		UNROLL
-		for (int j = 0; j < 2; j++) {
-			vec both = vec_load(
-			                (const float *)(const void *)b + (q * PANEL + j * LANES));
-			w[j][q] = vec_low_halves(both);
-			w[j][q + INT4_QUADS / 2] = vec_high_halves(both);
-		}
-	}
-}
-
 #define VECTOR_INT(bits, sentence)                                                                 \
 	{                                                                                          \
 		.arithmetic = sentence, .matrix_bytes = int##bits##_matrix_bytes,                  \

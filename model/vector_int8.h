@@ -25,11 +25,14 @@ static void int8_input(const float *x, int n_in, void *ret_input) {
 	row->offset = -128 * sum;
 }
 
-TILE_INLINE void int8_products(vec sum[ROWS_MAX][TILE_WIDE], const vec w[2], const char *x,
-                size_t ldx, const int rows) {
+enum { INT8_QUAD = 4 * sizeof(int16_t) }; /* bytes of four inputs of a row */
+
+/* sum += w times two inputs of each row, `bytes` from where its address is. */
+TILE_INLINE void int8_products(vec sum[ROWS_MAX][TILE_WIDE], const vec w[2],
+                const struct tile_inputs *x, int bytes, const int rows) {
 	UNROLL
 	for (int r = 0; r < rows; r++) {
-		vec from = vec_set_bits(x + (size_t)r * ldx);
+		vec from = vec_set_bits(tile_input(x, r, bytes));
 		UNROLL
 		for (int j = 0; j < 2; j++) {
 			sum[r][j] = vec_dot_pairs(w[j], from, sum[r][j]);
@@ -38,21 +41,34 @@ TILE_INLINE void int8_products(vec sum[ROWS_MAX][TILE_WIDE], const vec w[2], con
 	}
 }
 
+/* Four inputs, number `quad`. */
+TILE_INLINE void int8_quad(vec sum[ROWS_MAX][TILE_WIDE], const char *b, const struct tile_inputs *x,
+                int quad, const int rows) {
+	const float *at = (const float *)(const void *)b;
+	vec all[2] = { vec_load(at), vec_load(at + LANES) };
+	vec even[2] = { vec_even_bytes(all[0]), vec_even_bytes(all[1]) };
+	int8_products(sum, even, x, quad * INT8_QUAD, rows);
+	vec odd[2] = { vec_odd_bytes(all[0]), vec_odd_bytes(all[1]) };
+	int8_products(sum, odd, x, quad * INT8_QUAD + INT8_QUAD / 2, rows);
+}
+
 TILE_INLINE void int8_run(const struct tile *t, const int rows) {
 	vec sum[ROWS_MAX][TILE_WIDE];
-	const float *b = t->b;
-	const char *x = t->x, *ahead = t->lines ? t->ahead : (const char *)b;
+	struct tile_inputs x;
+	const char *b = t->b, *ahead = t->lines ? t->ahead : b;
+	int steps = t->count / TILE_STEP, rest = t->count % TILE_STEP;
 	tile_begin(t, sum, rows, 2);
-	for (int k = 0, end = 0; k < t->count;) {
-		end = t->count - k < TILE_STEP ? t->count : k + TILE_STEP;
+	tile_inputs_begin(t, &x, rows);
+	for (; steps > 0; steps--) {
 		ahead = tile_fetch(t, ahead);
-		for (; k < end; k++, b += PANEL, x += 4 * sizeof(int16_t)) {
-			vec all[2] = { vec_load(b), vec_load(b + LANES) };
-			vec even[2] = { vec_even_bytes(all[0]), vec_even_bytes(all[1]) };
-			int8_products(sum, even, x, t->ldx, rows);
-			vec odd[2] = { vec_odd_bytes(all[0]), vec_odd_bytes(all[1]) };
-			int8_products(sum, odd, x + 2 * sizeof(int16_t), t->ldx, rows);
-		}
+		UNROLL
+		for (int k = 0; k < TILE_STEP; k++, b += INT8_STEP)
+			int8_quad(sum, b, &x, k, rows);
+		tile_inputs_pass(&x, TILE_STEP * INT8_QUAD, rows);
+	}
+	for (; rest > 0; rest--, b += INT8_STEP) {
+		int8_quad(sum, b, &x, 0, rows);
+		tile_inputs_pass(&x, INT8_QUAD, rows);
 	}
 	tile_end(t, sum, rows, 2);
 }
@@ -72,7 +88,7 @@ static const struct kernel int8_kernel = {
 	.group = 4,
 	.panel_bytes = INT8_STEP,
 	.input_first = INT_INPUTS_FIRST,
-	.input_bytes = 4 * sizeof(int16_t),
+	.input_bytes = INT8_QUAD,
 	.slice = 256,
 	.block = 256,
 	.tiles = int8_tiles,

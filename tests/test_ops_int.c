@@ -324,7 +324,8 @@ TEST(unpacked_rows_are_what_products_use) {
 /* Unpacked weights are the same floats in every table, and near the ones that were packed. */
 TEST(every_table_has_the_same_weights) {
 	enum { N_IN = 333, N_OUT = 70 };
-	static const float most[] = { 1.0f / 253, 0.15f }; /* the largest weight is 1 */
+	static const float most[] = { 1.0f / 253,
+		0.18f }; /* the largest weight is 1; cut at most by 1.5 of 8.5 */
 	for (int f = 0; f < 2; f++) {
 		fresh_memory();
 		float *w = take_random((size_t)N_OUT * N_IN), row[N_IN], other[N_IN];
