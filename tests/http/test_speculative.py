@@ -64,6 +64,13 @@ def stop_strings_end_an_answer_at_the_same_place(server):
 
 
 @test
+def weights_of_two_bytes_and_of_one_give_the_same(bf16, int8):
+    for server in (bf16, int8):
+        for fields in (GREEDY, SAMPLED):
+            check_all_ways(server, **fields)
+
+
+@test
 def a_stream_is_the_same(server):
     def read(way):
         events = [e for e in server.stream(**{**ASK, **SAMPLED, "speculative": way}) if isinstance(e, dict)]
@@ -134,4 +141,7 @@ if __name__ == "__main__":
     if packages.prefer("numpy"):
         print("1..0 # SKIP this Python has no numpy")
         sys.exit(0)
-    sys.exit(main(server=serve))
+    sys.exit(main(
+        server=serve,
+        bf16=lambda: serve("--weights", "bf16"),
+        int8=lambda: serve("--weights", "int8")))
