@@ -119,69 +119,116 @@ static void int8_linear(const struct linear *l, int first_panel, int end_panel) 
 
 /* ---- int4 ---- */
 
-enum { INT4_ROWS_MAX = 36 }; /* rows that share the opening of a group */
+enum {
+	INT4_ROWS = 4, /* at a time: 16 registers of weights, 8 of sums */
+	INT4_ROWS_MAX = 32,
+};
 
-/* A group of two vectors of outputs, opened: its fours of inputs in order. */
-typedef vec int4_weights[2 * INT4_QUADS][2];
+/* The rows beyond whole INT4_ROWS. */
+#define INT4_REST(rows, function, ...)                                                             \
+	switch ((rows) % INT4_ROWS) {                                                              \
+	case 3:                                                                                    \
+		function(__VA_ARGS__, 3);                                                          \
+		break;                                                                             \
+	case 2:                                                                                    \
+		function(__VA_ARGS__, 2);                                                          \
+		break;                                                                             \
+	case 1:                                                                                    \
+		function(__VA_ARGS__, 1);                                                          \
+		break;                                                                             \
+	}
 
-TILE_INLINE void int4_open(const char *b, int4_weights w) {
-	const float *from = (const float *)(const void *)(b + INT4_SCALES);
+/* Half a group of two vectors of outputs, the fours of inputs in order. */
+TILE_INLINE void int4_open(const char *b, vec w[2][INT4_QUADS]) {
 	UNROLL
-	for (int q = 0; q < INT4_QUADS; q++) {
-		int to = q % (INT4_QUADS / 2) + q / (INT4_QUADS / 2) * INT4_QUADS;
+	for (int q = 0; q < INT4_QUADS / 2; q++) {
 		UNROLL
 		for (int j = 0; j < 2; j++) {
-			vec both = vec_load(from + q * PANEL + j * LANES);
-			w[to][j] = vec_low_halves(both);
-			w[to + INT4_QUADS / 2][j] = vec_high_halves(both);
+			vec both = vec_load(
+			                (const float *)(const void *)b + (q * PANEL + j * LANES));
+			w[j][q] = vec_low_halves(both);
+			w[j][q + INT4_QUADS / 2] = vec_high_halves(both);
 		}
 	}
 }
 
-/* c += the sums of one group of some rows times its scales. */
-TILE_INLINE void int4_group(const int4_weights w, const vec scale[2], const struct tile *t,
-                const char *inputs, float *c, const int rows) {
-	vec sum[ROWS_MAX][TILE_WIDE];
-	struct tile_inputs x;
-	tile_inputs_begin(&(struct tile){ .x = inputs, .ldx = t->ldx }, &x, rows);
+/* Half a group of some rows and two vectors of outputs. */
+TILE_INLINE void int4_half(vec sum[INT4_ROWS][2], const vec w[2][INT4_QUADS], const char *x,
+                size_t ldx, const int rows) {
 	UNROLL
-	for (int r = 0; r < rows; r++)
-		sum[r][0] = sum[r][1] = vec_set_bits(tile_input(&x, r, 0));
-	UNROLL
-	for (int q = 0; q < 2 * INT4_QUADS; q++) {
-		vec both[2] = { w[q][0], w[q][1] };
+	for (int q = 0; q < INT4_QUADS; q++) {
 		UNROLL
 		for (int r = 0; r < rows; r++) {
-			vec from = vec_set_bits(tile_input(&x, r, INT4_OFFSET + 4 * q));
+			vec from = vec_set_bits(x + (size_t)r * ldx + 4 * q);
 			UNROLL
 			for (int j = 0; j < 2; j++) {
-				sum[r][j] = vec_dot_bytes(both[j], from, sum[r][j]);
+				sum[r][j] = vec_dot_bytes(w[j][q], from, sum[r][j]);
 				vec_keep(sum[r][j]);
 			}
 		}
 	}
+}
+
+/* The first half of a group: the sums so far go to part. */
+TILE_INLINE void int4_first(const vec w[2][INT4_QUADS], const char *x, size_t ldx, float *part,
+                const int rows) {
+	vec sum[INT4_ROWS][2];
+	UNROLL
+	for (int r = 0; r < rows; r++)
+		sum[r][0] = sum[r][1] = vec_set_bits(x + (size_t)r * ldx);
+	int4_half(sum, w, x + INT4_OFFSET, ldx, rows);
+	UNROLL
+	for (int r = 0; r < rows; r++) {
+		vec_store(part + r * PANEL, sum[r][0]);
+		vec_store(part + r * PANEL + LANES, sum[r][1]);
+	}
+}
+
+/* The second half: the whole group's sums times its scales are added to c. */
+TILE_INLINE void int4_second(const vec w[2][INT4_QUADS], const vec scale[2], const char *x,
+                size_t ldx, const float *part, float *c, size_t ldc, const int rows) {
+	vec sum[INT4_ROWS][2];
+	UNROLL
+	for (int r = 0; r < rows; r++) {
+		sum[r][0] = vec_load(part + r * PANEL);
+		sum[r][1] = vec_load(part + r * PANEL + LANES);
+	}
+	int4_half(sum, w, x + INT4_OFFSET + INT4_GROUP / 2, ldx, rows);
 	UNROLL
 	for (int r = 0; r < rows; r++) {
 		UNROLL
 		for (int j = 0; j < 2; j++) {
-			float *to = c + r * PANEL + j * LANES;
+			float *to = c + (size_t)r * ldc + j * LANES;
 			vec_store(to, vec_fma(vec_from_int(sum[r][j]), scale[j], vec_load(to)));
 		}
 	}
 }
 
-typedef void int4_function(const int4_weights w, const vec scale[2], const struct tile *t,
-                const char *inputs, float *c);
-
-#define INT4_GROUP_OF(rows)                                                                        \
-	static void int4_group_##rows(const int4_weights w, const vec scale[2],                    \
-	                const struct tile *t, const char *inputs, float *c) {                      \
-		int4_group(w, scale, t, inputs, c, rows);                                          \
+/* One group of inputs times all rows; each half is opened once. */
+TILE_INLINE void int4_group(const struct tile *t, const char *b, const char *x, const int rows) {
+	_Alignas(64) float part[INT4_ROWS_MAX * PANEL];
+	const vec scale[2] = { vec_from_int16(b), vec_from_int16(b + LANES * sizeof(int16_t)) };
+	const char *at = x;
+	float *c = t->c, *to = part;
+	vec w[2][INT4_QUADS];
+	int4_open(b + INT4_SCALES, w);
+	for (int r = 0; r + INT4_ROWS <= rows; r += INT4_ROWS) {
+		int4_first(w, at, t->ldx, to, INT4_ROWS);
+		at += INT4_ROWS * t->ldx;
+		to += INT4_ROWS * PANEL;
 	}
-TILE_EACH(INT4_GROUP_OF)
-
-#define INT4_GROUP_ROWS(rows) [rows] = int4_group_##rows,
-static int4_function *const int4_groups[ROWS_MAX + 1] = { TILE_EACH(INT4_GROUP_ROWS) };
+	INT4_REST(rows, int4_first, w, at, t->ldx, to)
+	int4_open(b + INT4_SCALES + PANEL * INT4_GROUP / 4, w);
+	at = x;
+	to = part;
+	for (int r = 0; r + INT4_ROWS <= rows; r += INT4_ROWS) {
+		int4_second(w, scale, at, t->ldx, to, c, t->ldc, INT4_ROWS);
+		at += INT4_ROWS * t->ldx;
+		to += INT4_ROWS * PANEL;
+		c += INT4_ROWS * t->ldc;
+	}
+	INT4_REST(rows, int4_second, w, scale, at, t->ldx, to, c, t->ldc)
+}
 
 /* One group's part of the lines that tile_fetch asks for at once: here a step is long. */
 TILE_INLINE void int4_fetch(const struct tile *t, int group) {
@@ -192,23 +239,33 @@ TILE_INLINE void int4_fetch(const struct tile *t, int group) {
 		__builtin_prefetch(ahead + line * 64, 0, 2);
 }
 
-/* Every group is opened once, for all rows; they take their turns, as many as fit the registers. */
-static void int4_tile(const struct tile *t, int rows) {
+TILE_INLINE void int4_run(const struct tile *t, const int rows) {
 	const char *b = t->b, *x = t->x;
-	int turns = (rows + ROWS_MAX - 1) / ROWS_MAX;
 	if (t->fresh)
 		memset(t->c, 0, (size_t)rows * PANEL * sizeof(float));
 	for (int k = 0; k < t->count; k++, b += INT4_STEP, x += INT4_INPUTS) {
-		const vec scale[2] = { vec_from_int16(b),
-			vec_from_int16(b + LANES * sizeof(int16_t)) };
-		int4_weights w;
 		int4_fetch(t, k);
-		int4_open(b, w);
-		for (int i = 0; i < turns; i++) {
-			int row = rows * i / turns, end = rows * (i + 1) / turns;
-			int4_groups[end - row](w, scale, t, x + (size_t)row * t->ldx,
-			                (float *)t->c + row * PANEL);
-		}
+		int4_group(t, b, x, rows);
+	}
+}
+
+/* Of a few rows the parts stay in registers where their number is known to the compiler. */
+static void int4_tile(const struct tile *t, int rows) {
+	switch (rows) {
+	case 1:
+		return int4_run(t, 1);
+	case 2:
+		return int4_run(t, 2);
+	case 3:
+		return int4_run(t, 3);
+	case 4:
+		return int4_run(t, 4);
+	case 5:
+		return int4_run(t, 5);
+	case 6:
+		return int4_run(t, 6);
+	default:
+		int4_run(t, rows);
 	}
 }
 
