@@ -82,7 +82,7 @@ def text_held_back_moves_no_token():
             same([x for c in chunks for x in c["logprobs"]["text_offset"]],
                  whole["logprobs"]["text_offset"])
             pieces.append(len(chunks))
-        assert max(pieces) > 5, pieces
+        assert max(pieces) > 2, pieces  # tokens of quick steps wait for each other up to a millisecond
 
 
 @test
