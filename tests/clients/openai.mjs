@@ -96,7 +96,7 @@ const tests = {
   },
 
   async a_stream_adds_up_to_the_whole_answer() {
-    const fields = { model: "demo", prompt, max_tokens: 12, temperature: 0.8, seed: 11 };
+    const fields = { model: "demo", prompt, max_tokens: 200, temperature: 0.8, seed: 11, ignore_eos: true };
     const whole = await client.completions.create(fields);
     const stream = await client.completions.create({ ...fields, stream: true, stream_options: { include_usage: true } });
     let text = "", usage, chunks = 0;
@@ -107,7 +107,7 @@ const tests = {
     }
     assert.equal(text, whole.choices[0].text);
     assert.deepEqual(usage, whole.usage);
-    assert.ok(chunks > 2);
+    assert.ok(chunks > 4, `${chunks} chunks`); // tokens of quick steps wait for each other up to a millisecond
   },
 
   async chat_streams_with_a_role_and_deltas() {
