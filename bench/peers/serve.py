@@ -41,7 +41,7 @@ class Load:
         seconds, tokens, layers = servers.load(streams, options.requests)
         others = sides.machine_seconds() - machine - (sides.own_seconds() + cpu(everybody) - own)
         return {"side": self.name, "seconds": seconds, "tokens": tokens, "layer_tokens": layers,
-                "others": round(max(0, others) / (seconds * os.cpu_count()), 4), "bytes": sum(s.bytes() for s in self.servers)}
+                "others": round(max(0, others) / (seconds * os.cpu_count()), 4), "bytes": servers.resident_bytes(self.servers)}
 
 
 def llama(options, streams, depth=0, passive=False):

@@ -31,11 +31,6 @@ class Server:
             raise RuntimeError(f"{self.host}{path}: {response.status} {data[:500]}")
         return json.loads(data)
 
-    def bytes(self):
-        """Memory of the process, pages that others map too counted in part."""
-        with open(f"/proc/{self.process.pid}/smaps_rollup", encoding="ascii") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:"))
-
     def stop(self):
         self.process.terminate()
         self.process.wait(timeout=60)
@@ -91,6 +86,24 @@ class Llama(Server):
         if answer["tokens_predicted"] != tokens:
             raise RuntimeError(f"{answer['tokens_predicted']} tokens instead of {tokens}")
         return answer["tokens"]
+
+
+def resident_bytes(alive):
+    """Memory of these processes together: what is theirs alone, and each mapped file's pages once, whoever else maps them too."""
+    own, files = 0, {}
+    for server in alive:
+        with open(f"/proc/{server.process.pid}/smaps", encoding="utf-8") as smaps:
+            for line in smaps:
+                words = line.split()
+                if "-" in words[0]:
+                    file = tuple(words[2:5]) if words[4] != "0" else None  # offset, device, inode
+                elif words[0] == "Rss:":
+                    size = int(words[1]) * 1024
+                    if file:
+                        files[file] = max(files.get(file, 0), size)
+                    else:
+                        own += size
+    return own + sum(files.values())
 
 
 def prompts(seed, vocab, count, length):
