@@ -222,9 +222,20 @@ struct sequence *sequence_fork(struct workspace *w, const struct sequence *s, in
 /*
  * The same with a past that the prefix cache holds: the longest part of tokens[0..n) at this plan
  * in whole tiles, but for the last token, which must run for its scores. sequence_length says how
- * much that is. It needs no more blocks than sequence_open.
+ * much that is. It needs as many blocks as sequence_open, less workspace_blocks_shared.
  */
 struct sequence *sequence_open_cached(struct workspace *w, const struct subnet *subnet, int tokens,
+                const struct prefix_scope *scope, const int32_t *prompt, int n);
+/*
+ * A sequence that is being fed goes on behind what the prefix cache holds by now of its prompt, which
+ * is as above: its own blocks of that part are given back. Returns sequence_length, which stays as it
+ * is if no more is held, or if the sequence stepped down.
+ */
+int sequence_catch_up(struct workspace *w, struct sequence *s, const struct prefix_scope *scope,
+                const int32_t *prompt, int n);
+/* Of the blocks that sequence_open_cached would share, those that somebody holds already: so many
+ * fewer must be free. */
+size_t workspace_blocks_shared(const struct workspace *w, const struct subnet *subnet,
                 const struct prefix_scope *scope, const int32_t *prompt, int n);
 /*
  * Enters the whole tiles of the sequence's past into the prefix cache, where `text` are the tokens

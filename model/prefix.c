@@ -7,6 +7,7 @@
 #include "model/prefix.h"
 
 #include <assert.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -305,6 +306,11 @@ int prefix_find(const struct prefix *p, const struct plan *plan, const struct pr
 	struct prefix_path path;
 	prefix_lookup(p, plan, scope, tokens, n, &path);
 	return path.tiles * KV_TILE;
+}
+
+int prefix_most_tokens(const struct prefix *p, const struct plan *plan) {
+	size_t tiles = plan->depth > 0 ? p->most_blocks / (size_t)plan->depth : 0;
+	return tiles < INT_MAX / KV_TILE ? (int)tiles * KV_TILE : INT_MAX;
 }
 
 void prefix_take(struct prefix *p, const struct prefix_path *path, void **table, size_t stride) {

@@ -69,6 +69,9 @@ uint64_t prefix_hash_tile(uint64_t hash, const int32_t tokens[KV_TILE]);
 int prefix_find(const struct prefix *p, const struct plan *plan, const struct prefix_scope *scope,
                 const int32_t *tokens, int n);
 
+/* Tokens of one text that it can hold at a plan. */
+int prefix_most_tokens(const struct prefix *p, const struct plan *plan);
+
 /* A path: the entries of the tiles of a text, from the first on. */
 struct prefix_path {
 	struct prefix_entry *last; /* NULL: empty */

@@ -96,6 +96,38 @@ struct sequence *sequence_open_cached(struct workspace *w, const struct subnet *
 	return s;
 }
 
+int sequence_catch_up(struct workspace *w, struct sequence *s, const struct prefix_scope *scope,
+                const int32_t *prompt, int n) {
+	const struct plan *plan = plan_of(s);
+	struct prefix_path path = { NULL, 0, 0 };
+	assert(s->open && s->source_tokens == 0);
+	if (w->prefix && !s->narrowed)
+		prefix_lookup(w->prefix, plan, scope, prompt, n - 1, &path);
+	if (path.tiles * KV_TILE <= s->length)
+		return s->length;
+	/* A block of its own that is not in the path is in no cache, so what it gives back is as many
+	 * blocks as it takes. */
+	for (int r = 0; r < plan->depth; r++) {
+		void **table = rank_table(w, s, r);
+		for (int t = 0; t < s->blocks; t++)
+			kv_release(&w->kv, table[t]);
+	}
+	kv_withdraw(&w->kv, (size_t)plan->depth * (size_t)(path.tiles - s->blocks));
+	prefix_take(w->prefix, &path, s->table, (size_t)w->table_stride);
+	s->blocks = path.tiles;
+	s->length = path.tiles * KV_TILE;
+	return s->length;
+}
+
+size_t workspace_blocks_shared(const struct workspace *w, const struct subnet *subnet,
+                const struct prefix_scope *scope, const int32_t *prompt, int n) {
+	struct prefix_path path = { NULL, 0, 0 };
+	if (w->prefix)
+		prefix_lookup(w->prefix, &subnet->stack[STACK_DECODER], scope, prompt, n - 1,
+		                &path);
+	return workspace_blocks_needed(w, subnet, path.tiles * KV_TILE) - path.idle;
+}
+
 void sequence_remember(struct workspace *w, const struct sequence *s,
                 const struct prefix_scope *scope, const struct prefix_text *text) {
 	assert(s->open && text->n + text->n_more <= s->length);

@@ -235,6 +235,7 @@ static void begin_step(struct batch *b) {
 	memset(b->row_count, 0, sizeof b->row_count);
 	memset(b->source_count, 0, sizeof b->source_count);
 	memset(b->decode_count, 0, sizeof b->decode_count);
+	batch_catch_up(b);
 }
 
 static void tell(const struct batch *b, struct batch_stats *ret_stats) {
@@ -271,6 +272,7 @@ void batch_step(struct batch *b, struct batch_stats *ret_stats) {
 		batch_form(b);
 	assert(b->n_rows > 0);
 	step_run(b->workspace, b->rows, b->n_rows);
+	batch_remember_fed(b);
 	if (b->n_wants > 0)
 		batch_emit(b);
 	if (b->drafted_rows > 0)
@@ -290,6 +292,7 @@ void batch_step(struct batch *b, struct batch_stats *ret_stats) {
 			finish_prompts(b, t);
 		batch_settle(b, t);
 	}
+	batch_find_leaders(b);
 	tell(b, ret_stats);
 	batch_arrange(b, NULL, 0, b->limits.prefill_rows);
 }

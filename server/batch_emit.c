@@ -153,6 +153,8 @@ static void begin_choices(struct batch *b, struct ticket *t, int prompt, const f
 
 	p->scored = true; /* its scores precede this row in the list */
 	batch_remember(b, t, prompt, base, NULL, 0);
+	if (p->begun == p->group && ticket_uses_cache(job))
+		metrics_prefix(b->metrics, p->cached);
 	batch_release_group(b, p);
 	for (int i = first; i < first + p->group && !t->failed; i++) {
 		draw(b, t, i, logits);

@@ -146,7 +146,7 @@ static bool form_source(struct batch *b, struct ticket *t, int prompt, struct ro
 static void form_prompts_of(struct batch *b, struct ticket *t, struct room *room) {
 	for (int i = 0; i < t->job->n_prompts && room->rows > 0; i++) {
 		struct run_prompt *p = &t->prompts[i];
-		if (!p->sequence || !form_source(b, t, i, room))
+		if (!p->sequence || batch_is_led(b, t, i) || !form_source(b, t, i, room))
 			continue;
 		int rows = least(ticket_past(t->job, i).n - p->fed, room->rows);
 		form_chunk(b, t, i, rows);

@@ -22,7 +22,7 @@ static struct need need_of(const struct batch *b, const struct job *job, int pro
 	int tokens = ticket_sequence_tokens(job, prompt),
 	    source = ticket_source_tokens(job, prompt);
 	size_t own = workspace_blocks_needed(b->workspace, subnet, tokens);
-	struct need need = { .count = count, .blocks = own };
+	struct need need = { .count = count, .blocks = own - batch_shared(b, job, prompt, subnet) };
 	/* Forks share the source. */
 	if (source > 0)
 		need.blocks += workspace_source_blocks(b->workspace, subnet, source);
@@ -98,13 +98,14 @@ void batch_begin_group(struct batch *b, struct ticket *t) {
 	assert(p->sequence);
 	b->sequences++;
 	p->source_fed = false;
-	p->fed = sequence_length(p->sequence);
+	p->fed = p->fed_before = sequence_length(p->sequence);
 	p->group = need.count;
 	p->begun += need.count;
 	p->reserved_blocks = need.fork_blocks;
 	p->reserved_sequences = need.forks;
 	b->reserved_blocks += need.fork_blocks;
 	b->reserved_sequences += need.forks;
+	batch_find_leaders(b);
 }
 
 void batch_release_group(struct batch *b, struct run_prompt *p) {

@@ -38,7 +38,7 @@ static void count_prompt(const struct ticket *t, int i, struct scheduled_progres
 	if (prompt->through || prompt->searching)
 		return;
 	if (prompt->sequence)
-		p->prompt_tokens += past - prompt->fed;
+		p->prompt_tokens += past - (prompt->led > prompt->fed ? prompt->led : prompt->fed);
 	else if (prompt->group == 0)
 		p->later_tokens += past;
 	if (source == 0 || prompt->source_fed)

@@ -91,6 +91,18 @@ struct batch {
 /* The first sequence of a prompt's next group, whose blocks must be free; with a past if the prefix
  * cache holds one. */
 struct sequence *batch_open(struct batch *b, struct ticket *t, int prompt);
+/* Blocks that this sequence would share with others that run. */
+size_t batch_shared(const struct batch *b, const struct job *job, int prompt,
+                const struct subnet *subnet);
+/* Before a step: prompts go on behind what is cached of them by now. */
+void batch_catch_up(struct batch *b);
+/* Whether a prompt has no rows in the step being formed, since another one's rows in it are those
+ * that it would have. */
+bool batch_is_led(const struct batch *b, const struct ticket *t, int prompt);
+/* Works out what of each prompt others will have fed. */
+void batch_find_leaders(struct batch *b);
+/* After a step: the tiles that prompts have filled in it enter the cache. */
+void batch_remember_fed(struct batch *b);
 /* A sequence (may be NULL) holds the prompt and answer[0..n): their whole tiles enter the cache. */
 void batch_remember(struct batch *b, const struct ticket *t, int prompt, const struct sequence *s,
                 const int32_t *answer, int n);

@@ -34,7 +34,10 @@ struct run_prompt {
 	struct sequence *
 	                sequence; /* while its tokens are fed; then the first choice's, or beam's */
 	bool source_fed;          /* of the present group; a source enters a step whole */
-	int fed;                  /* tokens of ticket_past given to steps */
+	int fed;                  /* tokens of ticket_past given to steps, or cached */
+	int fed_before;           /* the same before the present step */
+	int led;                  /* so many of them another prompt will have fed */
+	int cached;               /* so many were cached, for the first group */
 	int begun;                /* choices that have begun or are in the present group */
 	int group;                /* choices of the present group; its first is begun - group */
 	struct beam *beam;        /* NULL: no beam search */

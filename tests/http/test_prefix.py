@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The prefix cache over HTTP: what answers say of it, who shares it, what passes by it, what it makes
 of predictions; and the bound on the time between tokens."""
+import concurrent.futures
 import contextlib
 import os
 import sys
 import tempfile
+import threading
 
 from harness import Server, long_model, main, same, test
 
@@ -38,6 +40,28 @@ def a_prompt_that_came_before_is_cached_and_the_text_is_the_same(server):
         same(tokens(again), tokens(first))
         same(tokens(never), tokens(first))
         assert again["usage"]["prompt_tokens"] == 401
+
+
+@test
+def prompts_that_come_together_run_once(server):
+    together, tail = 8, 401 - 384
+    prompt = [8] + IDS
+    before = server.gauge("prefix_cache_tokens_total")
+    barrier = threading.Barrier(together)
+
+    def one():
+        barrier.wait()
+        return ask(server, prompt=prompt)
+
+    with concurrent.futures.ThreadPoolExecutor(together) as pool:
+        answers = [f.result() for f in [pool.submit(one) for _ in range(together)]]
+    never = ask(server, prompt=prompt, cache_prompt=False)
+    for answer in answers:
+        same(tokens(answer), tokens(never))
+    ran = [401 - cached(a) for a in answers]
+    # One runs all of it, the others what is behind its last whole tile.
+    assert max(ran) == 401 and sum(ran) <= 401 + (together - 1) * tail, ran
+    same(server.gauge("prefix_cache_tokens_total") - before, 401 * together - sum(ran))
 
 
 @test
