@@ -77,7 +77,8 @@ const struct option option_table[] = {
 	MS(model, "max-itl", max_itl_ms, "200ms", 0, 600000,
 	                "longest time between two tokens of a running answer that prompts may "
 	                "cause: while answers run, steps take only as many prompt tokens as fit; "
-	                "0: no bound"),
+	                "the source of an encoder-decoder enters a step whole, and makes that one "
+	                "as long as it needs; 0: no bound"),
 	INT(model, "prefix-cache", prefix_cache, "50", 0, 100,
 	                "share of the KV pool, in percent, that may keep the beginnings of earlier "
 	                "prompts and answers, while nothing else needs it; 0: none"),

@@ -65,6 +65,14 @@ def prompts_that_come_together_run_once(server):
 
 
 @test
+def prompts_of_one_request_run_once(server):
+    answer = ask(server, prompt=[[7] + IDS] * 8)
+    same(cached(answer), 7 * 384)
+    alone = ask(server, prompt=[7] + IDS, cache_prompt=False)
+    same(tokens(answer), tokens(alone) * 8)
+
+
+@test
 def samples_with_a_seed_do_not_depend_on_it(server):
     fields = {"prompt": [10] + IDS, "n": 3, "temperature": 0.9, "seed": 5}
     first, again = ask(server, **fields), ask(server, **fields)
@@ -128,6 +136,19 @@ def a_plan_foresees_what_is_cached(server):
     apart = server.ask("POST", "/v1/plan", {**fields, "cache_prompt": False}).json()["predicted_ms"]
     assert after < 0.7 * before, (before, after)
     assert apart > 1.4 * after, (apart, after)
+
+
+@test
+def a_budget_fits_a_cached_prompt_that_it_would_not_fit_else(server):
+    fields = {**ASK, "prompt": [19] + IDS, "max_tokens": 1, "depth": 3, "on_miss": "reject"}
+    ask(server, prompt=[19] + IDS, max_tokens=1)
+
+    def fits(budget, cache):
+        return server.ask("POST", "/v1/plan", {**fields, "latency_budget_ms": budget,
+                                               "cache_prompt": cache}).json()["fits"]
+
+    budgets = [0.2 * 1.1 ** k for k in range(80)]
+    assert any(fits(b, True) and not fits(b, False) for b in budgets)
 
 
 @test
