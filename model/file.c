@@ -113,6 +113,18 @@ bool file_part_finish(
 	return ok;
 }
 
+void file_part_remove(const char *dir, const char *part) {
+	char path[4096];
+	struct stat st;
+	int fd = join(dir, part, path) ? open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
+	                               : -1;
+	if (fd < 0)
+		return;
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && flock(fd, LOCK_EX | LOCK_NB) == 0)
+		unlink(path);
+	close(fd);
+}
+
 bool file_write(int fd, const void *mem, size_t len, size_t at) {
 	const char *p = mem;
 	while (len > 0) {

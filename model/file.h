@@ -24,6 +24,8 @@ char *file_read(const char *dir, const char *name, size_t max, size_t *ret_len, 
 int file_part_open(const char *dir, const char *name, char *err, size_t errlen);
 /* Gives it its name if all went well (`ok`), else removes it; closes it. False with a sentence. */
 bool file_part_finish(int fd, const char *dir, const char *name, bool ok, char *err, size_t errlen);
+/* Removes DIR/PART, a file of this kind, unless a process writes it. */
+void file_part_remove(const char *dir, const char *part);
 /* All of `mem` to the descriptor at an offset; false with errno set. */
 bool file_write(int fd, const void *mem, size_t len, size_t at);
 

@@ -2,6 +2,7 @@
 /* The packed file: checked before it is believed, replaced by rename only. */
 #include "model/packed.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -194,8 +195,28 @@ static bool write_file(int fd, const struct packed_identity *identity, const voi
 	return file_write(fd, &header, sizeof header, 0);
 }
 
+static bool has_end(const char *name, const char *end) {
+	size_t len = strlen(name), n = strlen(end);
+	return len >= n && strcmp(name + len - n, end) == 0;
+}
+
+/* Halves of files that nobody writes any more: another format's would else stay for ever. */
+static void remove_left(const char *dir) {
+	DIR *d = opendir(dir);
+	struct dirent *entry;
+	while (d && (entry = readdir(d))) {
+		if (strncmp(entry->d_name, "fathom-", 7) == 0
+		                && (has_end(entry->d_name, ".packed.part")
+		                                || has_end(entry->d_name, ".cost.json.part")))
+			file_part_remove(dir, entry->d_name);
+	}
+	if (d)
+		closedir(d);
+}
+
 bool packed_write(const char *dir, const char *name, const struct packed_identity *identity,
                 const void *data, bool (*go_on)(void *arg), void *arg, char *err, size_t errlen) {
+	remove_left(dir);
 	int fd = file_part_open(dir, name, err, errlen);
 	if (fd < 0)
 		return false;

@@ -19,11 +19,11 @@
 
 /* Counts up whenever what an arena holds, in which order, or the header changes. Layouts of panels
  * need no number: packed_layout sees when they change. */
-enum { PACKED_VERSION = 1, PACKED_DATA = 4096 };
+enum { PACKED_VERSION = 2, PACKED_DATA = 4096 };
 
 /* What the data were made of. */
 struct packed_identity {
-	uint64_t source; /* files' names, sizes, seconds, headers; config.json; places in the arena */
+	uint64_t source;   /* files' names, sizes, seconds, headers, samples; config.json; places */
 	uint64_t fraction; /* the files' times below the second; 0: none has any, which suits all */
 	uint64_t layout;   /* packed_layout */
 	uint64_t bytes;    /* of the arena */
@@ -71,7 +71,8 @@ enum packed_found packed_open(const char *dir, const char *name,
 void packed_close(struct packed_map *map);
 
 /*
- * Writes DIR/NAME, as long as `go_on(arg)` says so. False with one sentence that begins with the
+ * Writes DIR/NAME, as long as `go_on(arg)` says so, after removing what processes that were killed
+ * while they wrote such files have left. False with one sentence that begins with the
  * name, and nothing is left behind, if that cannot be done or another process is at it. Takes as
  * long as the disk does.
  */

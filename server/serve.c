@@ -24,11 +24,33 @@
 enum { BODIES_BYTES = 64 << 20 }; /* request bodies in memory at once, two of any size allowed */
 enum { TICK_MS = 1000, SPARE_FILES = 64, MOST_CONNECTIONS = 1024, ADMIN_CONNECTIONS = 64 };
 
+/*
+ * Model files are mapped: one that is cut, or whose disk fails, ends the process where it is read. Say
+ * so before. No lock is held and nothing is allocated at such a read, so that a log line is safe.
+ */
+static void on_lost_page(int number, siginfo_t *info, void *context) {
+	(void)number;
+	(void)context;
+	if (info->si_code == BUS_ADRERR || info->si_code == BUS_MCEERR_AR)
+		log_event(LOG_ERROR, "mapped_file_lost",
+		                { "reason",
+		                                LOG_STR("a file in the model folder was cut or "
+		                                        "cannot be "
+		                                        "read while it is served; replace such "
+		                                        "files by "
+		                                        "renaming only") });
+	if (info->si_code <= 0)
+		raise(SIGBUS); /* sent by somebody: no read is tried again */
+}
+
 /* Prompts are in memory: no core dumps. A client that left must not end the process. */
 static void harden(void) {
 	struct rlimit none = { 0, 0 }, files;
+	struct sigaction lost = { .sa_sigaction = on_lost_page,
+		.sa_flags = SA_SIGINFO | (int)SA_RESETHAND };
 	setrlimit(RLIMIT_CORE, &none);
 	prctl(PR_SET_DUMPABLE, 0);
+	sigaction(SIGBUS, &lost, NULL); /* the read is tried again, and ends the process */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* a packed file that may not be written is an error of write */
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {

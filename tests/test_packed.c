@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "model/file.h"
 #include "model/hash.h"
 #include "model/model.h"
 #include "model/packed.h"
@@ -171,6 +172,26 @@ TEST(a_changed_config_is_packed_anew) {
 	folder_remove(dir);
 }
 
+TEST(weights_of_the_same_size_and_time_are_not_taken_for_others) {
+	char *dir = packed_folder("tiny-opt"), path[1200];
+	struct stat st;
+	snprintf(path, sizeof path, "%s/model.safetensors", dir);
+	CHECK_INT(stat(path, &st), 0);
+	unsigned char *bytes = malloc((size_t)st.st_size);
+	int fd = open(path, O_RDWR);
+	CHECK(bytes && fd >= 0 && pread(fd, bytes, (size_t)st.st_size, 0) == st.st_size);
+	uint64_t header;
+	memcpy(&header, bytes, sizeof header);
+	for (off_t i = (off_t)(8 + header); i < st.st_size; i++)
+		bytes[i] ^= 1;
+	CHECK(pwrite(fd, bytes, (size_t)st.st_size, 0) == st.st_size);
+	CHECK_INT(futimens(fd, (struct timespec[2]){ st.st_atim, st.st_mtim }), 0);
+	close(fd);
+	free(bytes);
+	CHECK_INT(next_load(dir, PACKED_READ, "other files"), PACKED_REFUSED);
+	folder_remove(dir);
+}
+
 TEST(times_below_the_second_may_have_been_lost) {
 	char *dir = copy_of("tiny-opt"), path[1200];
 	struct timespec fine[2] = { { 2000, 500 }, { 2000, 500 } },
@@ -276,6 +297,30 @@ TEST(what_is_given_up_leaves_nothing) {
 	struct model *m = open_model(dir, PACKED_READ);
 	CHECK(!model_keep_packed(m, dir, never, NULL, err, sizeof err));
 	CHECK(!exists(dir, "") && !exists(dir, ".part"));
+	model_close(m);
+	folder_remove(dir);
+}
+
+/* A process that was killed leaves what it was writing; one that lives holds a lock on it. */
+TEST(halves_of_any_format_are_removed_unless_somebody_writes_them) {
+	char *dir = copy_of("tiny-opt"), ignored[300];
+	const char *const names[] = { "fathom-int8-c.packed.part", "fathom-f32-avx2.packed.part",
+		"fathom-bf16-c.cost.json.part", "model.packed.part" };
+	const bool stay[] = { false, false, false, true };
+	struct model *m = open_model(dir, PACKED_READ);
+	char path[1200];
+	for (int i = 0; i < 4; i++) {
+		snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+		close(open(path, O_CREAT | O_WRONLY, 0600));
+	}
+	int held = file_part_open(dir, "fathom-int4-c.packed", ignored, sizeof ignored);
+	CHECK(held >= 0);
+	CHECK(model_keep_packed(m, dir, always, NULL, err, sizeof err));
+	for (int i = 0; i < 4; i++) {
+		snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+		CHECK_INT(access(path, F_OK) == 0, stay[i]);
+	}
+	CHECK(file_part_finish(held, dir, "fathom-int4-c.packed", true, ignored, sizeof ignored));
 	model_close(m);
 	folder_remove(dir);
 }

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -126,6 +127,26 @@ def a_damaged_file_is_refused_and_replaced():
             assert eventually(lambda: s.lines("packed_cache_written"))
         with keeping(path, "--verify") as s:
             same((s.lines("model_loaded")[0]["packed_cache"], text_of(s)), (True, first))
+
+
+@test
+def a_file_that_is_cut_while_it_is_served_ends_the_server_with_a_word():
+    with folder_of(TINY) as path:
+        with keeping(path) as s:
+            assert eventually(lambda: s.lines("packed_cache_written"))
+            first = text_of(s)
+        name = os.path.join(path, [n for n in kept(path) if n.endswith(".packed")][0])
+        with keeping(path) as s:
+            same(text_of(s), first)
+            os.truncate(name, 4096)
+            try:
+                s.complete(prompt="The city")
+            except (EOFError, OSError):
+                pass
+            same(s.wait(), -signal.SIGBUS)
+            same([line["level"] for line in s.lines("mapped_file_lost")], ["error"])
+        with keeping(path) as s:
+            same((len(s.lines("packed_cache_refused")), text_of(s)), (1, first))
 
 
 @test
