@@ -2,7 +2,7 @@
 /*
  * Numbers of 8 and 4 bits: how weights and inputs are made into integers, how a product of them is
  * made into a float again, and how they lie in panels. This page is the definition; the plain C
- * table (model/ops_c_int.c) is the same in code, and every other table gives its bits.
+ * table (model/scalar_int.h) is the same in code, and every other table gives its bits.
  *
  * All steps are single operations on f32, rounded to nearest even; fma is rounded once. round(v) is
  * the integer nearest to v, the even one of two. One rule comes before all: a row of inputs, or the

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <unistd.h>
 
+#include "model/quantise.h"
 #include "tests/weights_check.h"
 
 /* dim 20 and vocab 37: no multiples of a panel, and q, k and v share panels. */
@@ -484,6 +485,23 @@ TEST(a_dtype_that_cannot_be_used_is_named) {
 	memcpy(strstr((char *)bytes + 8, "\"F32\""), "\"I32\"", 5);
 	char *dir = folder_of(bytes, len);
 	check_refused(dir, &f, "\"model.decoder.embed_tokens.weight\" has a dtype");
+	folder_remove(dir);
+}
+
+TEST(rows_too_long_for_exact_sums_of_integers_are_refused) {
+	struct facts f = small_facts(FAMILY_OPT);
+	f.stack[STACK_DECODER].layers = 1;
+	f.stack[STACK_DECODER].ffn = INT_INPUTS_MAX + 1;
+	size_t len;
+	unsigned char *bytes = write_opt(&f, "model.", "F32", NULL, &len);
+	char *dir = folder_of(bytes, len);
+	struct weights w;
+	struct weights_options options = { .ops = ops_c(), .threads = 1, .format = WEIGHTS_INT8 };
+	CHECK(!weights_load(dir, &f, &options, &w, err, sizeof err));
+	CHECK_STR(err, "int8 weights cannot have rows of 133145 numbers");
+	options.format = WEIGHTS_INT4;
+	CHECK(!weights_load(dir, &f, &options, &w, err, sizeof err));
+	CHECK_STR(err, "int4 weights cannot have rows of 133145 numbers");
 	folder_remove(dir);
 }
 
