@@ -44,7 +44,9 @@ struct doc *doc_parse(const char *text, size_t len, const char *file, char *err,
 	}
 	json_error_t error;
 	json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
-	if (!root) {
+	if (!root && error.line < 0 && !error.text[0]) {
+		snprintf(err, errlen, "%s: out of memory", file); /* jansson has no words for it */
+	} else if (!root) {
 		/* jansson adds the text near the error, which may be anything. */
 		char why[80];
 		doc_printable(error.text, why, sizeof why);

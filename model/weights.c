@@ -56,7 +56,7 @@ static bool choose_formats(struct loader *l) {
 			                "the kernels \"%s\" have no %s weights: choose other "
 			                "kernels "
 			                "or other weights",
-			                l->ops->name, weight_format_name(own));
+			                l->ops->name, weight_format_name(format));
 			return false;
 		}
 		/* Sums of bytes have a longest row. */

@@ -90,11 +90,12 @@ def neighbours_of_other_depths_change_nothing():
 @test
 def a_format_that_kernels_lack_is_refused():
     env = {k: v for k, v in os.environ.items() if not k.startswith("FATHOM_")}
-    done = subprocess.run([BINARY, "serve", "--model", TINY, "--port", "0", "--kernels", "blas", "--weights", "int8"],
-                          capture_output=True, text=True, timeout=30, check=False, env=env)
-    said = [line for line in done.stderr.splitlines() if not line.startswith("{")]
-    same((done.returncode, len(said)), (1, 1))
-    assert "int8" in said[0] or "no OpenBLAS" in said[0], said
+    for weights in ("int8", "int4"):
+        done = subprocess.run([BINARY, "serve", "--model", TINY, "--port", "0", "--kernels", "blas", "--weights", weights],
+                              capture_output=True, text=True, timeout=30, check=False, env=env)
+        said = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+        same((done.returncode, len(said)), (1, 1))
+        assert weights in said[0] or "no OpenBLAS" in said[0], said
 
 
 @test
