@@ -104,6 +104,11 @@ static int own_args(struct bench_options *o, struct arg *args) {
 	return n;
 }
 
+/* Whether a flag of the load was given. */
+static bool given(struct bench_options *o, const char *word) {
+	return *load_args_word(&o->load, word);
+}
+
 static const char *wrong(struct bench_options *o) {
 	const char **clients = load_args_word(&o->load, "clients");
 	if (*clients && strchr(*clients, ',')) {
@@ -114,8 +119,18 @@ static const char *wrong(struct bench_options *o) {
 		return "--prompt-kind is text or ids";
 	if (o->rates && o->client_counts)
 		return "--rates and a list of --clients exclude each other";
-	if (o->capacity && (o->rates || o->client_counts))
+	if (o->capacity && (o->rates || o->client_counts || given(o, "rate") || given(o, "phases")))
 		return "--find-capacity finds the rates itself";
+	if (o->rates && (given(o, "rate") || given(o, "phases")))
+		return "--rates takes the place of --rate and --phases";
+	if (o->rates && *clients)
+		return "--rates and --clients exclude each other";
+	if (o->client_counts && (given(o, "rate") || given(o, "phases")))
+		return "a list of --clients and a rate exclude each other";
+	if (o->depths && given(o, "depth"))
+		return "--depths takes the place of --depth";
+	if (o->capacity && (o->save_trace || o->save_requests))
+		return "--save-trace and --save-requests are for a single run";
 	if (o->plain && o->depths)
 		return "--depths needs a fathom server, which --plain takes it not to be";
 	return NULL;
@@ -267,14 +282,21 @@ static bool open_target(struct bench *b, char *err, size_t errlen) {
 	return b->prompts;
 }
 
+/* An hour of load is not to end in a file that cannot be written. */
+static bool check_files(const struct bench_options *o, char *err, size_t errlen) {
+	return output_check(o->json, err, errlen) && output_check(o->html, err, errlen)
+	                && output_check(o->save_trace, err, errlen)
+	                && output_check(o->save_requests, err, errlen);
+}
+
 static bool bench(struct bench *b, char *err, size_t errlen) {
 	const struct bench_options *o = b->options;
 	time_t now = time(NULL);
 	strftime(b->started, sizeof b->started, "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
-	if (!load_args_read(&b->load, &o->load, err, errlen) || !open_target(b, err, errlen)
-	                || !bench_plan(b, err, errlen))
+	if (!check_files(o, err, errlen) || !load_args_read(&b->load, &o->load, err, errlen)
+	                || !open_target(b, err, errlen) || !bench_plan(b, err, errlen))
 		return false;
-	if ((o->save_trace || o->save_requests) && (b->n_runs != 1 || o->capacity)) {
+	if ((o->save_trace || o->save_requests) && b->n_runs != 1) {
 		snprintf(err, errlen, "--save-trace and --save-requests are for a single run");
 		return false;
 	}

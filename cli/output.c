@@ -2,11 +2,34 @@
 /* Writing a buffer to a file, or in a file's place. */
 #include "cli/output.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { PATH_SIZE = 4400 };
+
+bool output_check(const char *path, char *err, size_t errlen) {
+	if (!path || strcmp(path, "-") == 0)
+		return true;
+	struct stat there;
+	bool ok;
+	if (stat(path, &there) == 0) {
+		errno = S_ISDIR(there.st_mode) ? EISDIR : 0;
+		ok = errno == 0 && access(path, W_OK) == 0;
+	} else {
+		FILE *out = fopen(path, "w");
+		ok = out != NULL;
+		if (out) {
+			fclose(out);
+			unlink(path);
+		}
+	}
+	if (!ok)
+		snprintf(err, errlen, "%.400s cannot be written: %s", path, strerror(errno));
+	return ok;
+}
 
 bool output_write(const char *path, const struct buffer *b, char *err, size_t errlen) {
 	FILE *out = strcmp(path, "-") == 0 ? stdout : fopen(path, "w");

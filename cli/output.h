@@ -8,6 +8,10 @@
 
 #include "proto/buffer.h"
 
+/* Whether a file could be written, told before the work that fills it: what is there stays, and a
+ * file that is not there is not left behind. NULL and "-" can. False with one sentence. */
+bool output_check(const char *path, char *err, size_t errlen);
+
 /* Writes a file; "-" is standard output. False with one sentence. */
 bool output_write(const char *path, const struct buffer *b, char *err, size_t errlen);
 

@@ -14,15 +14,16 @@
 #include "bench/simulator/study.h"
 #include "cli/args.h"
 #include "cli/cli.h"
+#include "cli/load_args.h"
 #include "cli/output.h"
 
 enum { MOST_ARGS = 96, MOST_NAME = 32, MOST_LIST = 64 };
 
 struct options {
-	const char *cost, *model, *weights, *load, *policy, *json, *html, *save_trace,
-	                *save_requests, *save_cost, *replicas, *balance, *without, *spikes;
-	const char *words[MOST_ARGS]; /* of the load, as given; NULL: not */
-	double max_itl_ms;            /* < 0: not given */
+	const char *cost, *model, *weights, *policy, *json, *html, *save_trace, *save_requests,
+	                *save_cost, *replicas, *balance, *without, *spikes;
+	struct load_options words; /* of the load */
+	double max_itl_ms;         /* < 0: not given */
 	double noise, level, misfit, overhead_ms, stale_ms, effort, target, feasible;
 	int max_running, prefill_rows, kv_blocks, queue_requests;
 	int overload_min_depth, overload_max_depth;
@@ -71,26 +72,7 @@ static const char usage[] =
                 "  --feasible SHARE       with --save-trace: leave out requests whose budgets an\n"
                 "                         idle server cannot meet in this share (0.8) of them\n"
                 "  --quiet                no progress\n\n"
-                "The load, as for fathom bench (also --load FILE, JSON with the same words):\n";
-
-static void print_words(void) {
-	for (const struct load_word *w = load_words; w->name; w++) {
-		char left[64];
-		int n = snprintf(left, sizeof left, "--%s%s%s", w->name, w->value ? " " : "",
-		                w->value ? w->value : "");
-		for (char *c = left; *c; c++)
-			*c = *c == '_' ? '-' : *c;
-		printf("  %-22s ", left);
-		if (n > 22)
-			printf("\n%25s", "");
-		for (const char *h = w->help; *h; h++) {
-			putchar(*h);
-			if (*h == '\n')
-				printf("%25s", "");
-		}
-		putchar('\n');
-	}
-}
+                "The load, as for fathom bench:\n";
 
 /* ---- flags ---- */
 
@@ -99,7 +81,6 @@ static int own_args(struct options *o, struct arg *args) {
 		{ "cost", ARG_TEXT, &o->cost, 0, 0 },
 		{ "model", ARG_TEXT, &o->model, 0, 0 },
 		{ "weights", ARG_TEXT, &o->weights, 0, 0 },
-		{ "load", ARG_TEXT, &o->load, 0, 0 },
 		{ "policy", ARG_TEXT, &o->policy, 0, 0 },
 		{ "json", ARG_TEXT, &o->json, 0, 0 },
 		{ "html", ARG_TEXT, &o->html, 0, 0 },
@@ -134,21 +115,8 @@ static int own_args(struct options *o, struct arg *args) {
 	return (int)(sizeof own / sizeof *own);
 }
 
-/* The words of loads, with dashes. */
-static int load_args(struct options *o, char names[][MOST_NAME], struct arg *args) {
-	int n = 0;
-	for (const struct load_word *w = load_words; w->name; w++, n++) {
-		snprintf(names[n], MOST_NAME, "%s", w->name);
-		for (char *c = names[n]; *c; c++)
-			*c = *c == '_' ? '-' : *c;
-		args[n] = (struct arg){ names[n], ARG_TEXT, &o->words[n], 0, 0 };
-	}
-	return n;
-}
-
 static bool read_options(struct options *o, int argc, char **argv, bool *ret_help) {
-	static char names[MOST_ARGS][MOST_NAME];
-	struct arg args[2 * MOST_ARGS];
+	struct arg args[MOST_ARGS];
 	int n = own_args(o, args), words;
 	*o = (struct options){ .policy = "fathom",
 		.replicas = "1",
@@ -158,7 +126,7 @@ static bool read_options(struct options *o, int argc, char **argv, bool *ret_hel
 		.max_itl_ms = -1,
 		.queue_requests = 256,
 		.feasible = 1 };
-	n += load_args(o, names, args + n);
+	n += load_args(&o->words, args + n);
 	if (!args_read("simulate", args, n, argc, argv, NULL, 0, &words, ret_help))
 		return false;
 	if (*ret_help || !o->cost != !o->model)
@@ -237,17 +205,6 @@ static bool read_study(const struct options *o, struct sim_study *study, char *e
 	study->search_steps = (int64_t)(o->effort * 1e6);
 	study->progress = !o->quiet && isatty(STDERR_FILENO) ? stderr : NULL;
 	return read_scheduler(o, sim, err, errlen);
-}
-
-static bool read_load(const struct options *o, struct load *load, char *err, size_t errlen) {
-	load_init(load);
-	if (o->load && !load_read_file(load, o->load, err, errlen))
-		return false;
-	for (int i = 0; load_words[i].name; i++) {
-		if (o->words[i] && !load_set(load, load_words[i].name, o->words[i], err, errlen))
-			return false;
-	}
-	return load_settle(load, err, errlen);
 }
 
 static bool open_machine(
@@ -391,7 +348,8 @@ static bool run(const struct options *o, struct sim_machine *machine, char *err,
 	struct load load;
 	struct sim_study study = { .machine = machine, .load = &load };
 	struct outputs outputs = { 0 };
-	if (!read_load(o, &load, err, errlen) || !read_study(o, &study, err, errlen))
+	if (!load_args_read(&load, &o->words, err, errlen) || !load_settle(&load, err, errlen)
+	                || !read_study(o, &study, err, errlen))
 		return false;
 	study.options.seed = study.options.noise.seed = load.seed;
 	if (o->full_load) {
@@ -428,10 +386,14 @@ int simulate_main(int argc, char **argv) {
 		return 2;
 	if (help) {
 		fputs(usage, stdout);
-		print_words();
+		load_args_help();
 		return 0;
 	}
-	bool ok = open_machine(&o, &machine, err, sizeof err)
+	bool ok = output_check(o.json, err, sizeof err) && output_check(o.html, err, sizeof err)
+	                && output_check(o.save_trace, err, sizeof err)
+	                && output_check(o.save_requests, err, sizeof err)
+	                && output_check(o.save_cost, err, sizeof err)
+	                && open_machine(&o, &machine, err, sizeof err)
 	                && (!o.save_cost || save_cost(&machine, o.save_cost, err, sizeof err))
 	                && run(&o, &machine, err, sizeof err);
 	if (!ok)

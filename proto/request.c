@@ -157,14 +157,21 @@ static bool in_range(const struct field *f, double max, double value) {
 	return value <= max && (f->above_min ? value > f->min : value >= f->min);
 }
 
+/* A whole number within the field's bounds. */
+static bool read_int64(
+                struct reader *r, const struct field *f, const json_t *value, int64_t *ret_whole) {
+	double max = field_max(f, r->limits);
+	if (reader_int64(value, ret_whole) && in_range(f, max, (double)*ret_whole))
+		return true;
+	char expected[96];
+	expected_number(f, max, expected, sizeof expected);
+	return reader_wrong(r, f, f->name, expected, value);
+}
+
 static bool read_whole(struct reader *r, const struct field *f, const json_t *value, void *out) {
 	int64_t whole;
-	double max = field_max(f, r->limits);
-	if (!reader_int64(value, &whole) || !in_range(f, max, (double)whole)) {
-		char expected[96];
-		expected_number(f, max, expected, sizeof expected);
-		return reader_wrong(r, f, f->name, expected, value);
-	}
+	if (!read_int64(r, f, value, &whole))
+		return false;
 	if (f->type == FIELD_INT)
 		*(int *)out = (int)whole;
 	else if (f->type == FIELD_I64)
@@ -282,14 +289,14 @@ bool read_logprobs(struct reader *r, const struct field *f, const json_t *value)
 }
 
 bool read_top_logprobs(struct reader *r, const struct field *f, const json_t *value) {
-	int top = 0;
-	if (!read_whole(r, f, value, &top))
+	int64_t top;
+	if (!read_int64(r, f, value, &top))
 		return false;
 	if (top > 0 && r->request->logprobs < 0)
 		return error_set(r->error, ERROR_INVALID_REQUEST, f->name,
 		                "top_logprobs needs \"logprobs\": true.");
 	if (r->request->logprobs >= 0)
-		r->request->logprobs = top;
+		r->request->logprobs = (int)top;
 	return true;
 }
 

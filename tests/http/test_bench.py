@@ -396,5 +396,23 @@ def prompts_have_the_length_that_is_asked_for_in_the_servers_tokens(server):
         same(run["prompt_tokens"], 4 * 5)
 
 
+@test
+def a_file_that_cannot_be_written_is_noticed_before_the_load_runs():
+    with Fake(tokens=1) as server, tempfile.TemporaryDirectory() as folder:
+        for flag in ("--json", "--html", "--save-trace", "--save-requests"):
+            path = os.path.join(folder, "missing", "x")
+            told = bench("--url", server.url, "--clients", 1, "--requests", 1, flag, path, status=1).stderr
+            assert path in told and "cannot be written" in told, told
+        same(server.bodies, [])
+
+
+@test
+def flags_that_contradict_are_refused():
+    for flags in (["--rates", "1,2", "--rate", 3], ["--rates", "1,2", "--clients", 3], ["--depths", "1,2", "--depth", 3],
+                  ["--find-capacity", "--rate", 3], ["--clients", "1,2", "--rate", 3], ["--find-capacity", "--save-trace", "x"]):
+        told = bench(*flags, status=2).stderr
+        assert "fathom bench --help lists the flags" in told, told
+
+
 if __name__ == "__main__":
     sys.exit(main(server=lambda: Server(model=DEMO)))
