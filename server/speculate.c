@@ -12,12 +12,15 @@
 #define PAIR_TRIALS 512.0 /* the memory of a pair of depths, in tokens, */
 #define OWN_TRIALS 64.0   /* and of a request */
 #define PRIOR_TRIALS 6.0
-#define FEW_TRIALS 12.0
 #define STEP_WEIGHT (1 / 16.0) /* of a new step in the mean of the last ones */
-#define STEP_MOST 2.0          /* no hiccup counts for more */
-#define PROBE_SHARE 0.01
-#define CHANGE_GAIN 1.05  /* another depth must promise so much more */
-#define LEAST_CHANCE 0.15 /* among several: tokens that are rarely accepted are not drafted */
+#define STEP_MOST 1.5          /* no hiccup counts for more */
+#define FADE_WEIGHT (1 / 64.0) /* of a plain step in what was learnt of others before */
+#define FIRST_STAKE 1.0        /* plain steps that a new server may lose, */
+#define PROBE_SHARE 0.003      /* what each plain one adds, */
+#define SURE_SHARE 0.02        /* or a round that is known to gain, */
+#define MOST_SAVED 1.5         /* and what is kept at most */
+#define CHANGE_GAIN 1.05       /* another depth must promise so much more */
+#define LEAST_CHANCE 0.15      /* among several: tokens that are rarely accepted are not drafted */
 
 struct trials {
 	double tried, accepted;
@@ -28,8 +31,10 @@ struct speculator {
 	/* [2][layers + 1][layers + 1] greedy and sampled, by the plan's and the draft's depth */
 	struct trials *pairs;
 	double factor[SPECULATE_STEPS]; /* of the cost model's times */
-	double allowance_ms;            /* for probes */
-	int turn;                       /* which of the candidates is probed next */
+	double saved[2]; /* plain steps that drafts may lose before they pay; greedy, sampled */
+	double worth;    /* plain steps that an accepted token of the round saves */
+	bool risky;      /* the round was paid for */
+	int turn;        /* which of the candidates is probed next */
 };
 
 struct speculator *speculate_create(int layers) {
@@ -41,6 +46,7 @@ struct speculator *speculate_create(int layers) {
 	s->pairs = calloc(2 * n * n, sizeof *s->pairs);
 	for (int i = 0; i < SPECULATE_STEPS; i++)
 		s->factor[i] = 1;
+	s->saved[0] = s->saved[1] = FIRST_STAKE;
 	if (!s->pairs) {
 		free(s);
 		return NULL;
@@ -61,14 +67,19 @@ static struct trials *pair_of(const struct speculator *s, const struct drafter *
 	return &s->pairs[(d->sampled * n + (size_t)plan_depth) * n + (size_t)draft_depth];
 }
 
-double speculate_acceptance(const struct speculator *s, const struct drafter *d, int plan_depth,
-                int draft_depth) {
+/* The acceptance that trials have shown, where `first` is what is supposed without any. */
+static double shown(const struct speculator *s, const struct drafter *d, int plan_depth,
+                int draft_depth, double first) {
 	const struct trials *pair = pair_of(s, d, plan_depth, draft_depth);
-	double usual = (pair->accepted + FIRST_TRIALS * FIRST_ACCEPTANCE)
-	                / (pair->tried + FIRST_TRIALS);
+	double usual = (pair->accepted + FIRST_TRIALS * first) / (pair->tried + FIRST_TRIALS);
 	if (d->depth != draft_depth)
 		return usual;
 	return (d->accepted + PRIOR_TRIALS * usual) / (d->tried + PRIOR_TRIALS);
+}
+
+double speculate_acceptance(const struct speculator *s, const struct drafter *d, int plan_depth,
+                int draft_depth) {
+	return shown(s, d, plan_depth, draft_depth, FIRST_ACCEPTANCE);
 }
 
 /* ---- what rounds take ---- */
@@ -219,17 +230,16 @@ static void choose_depth(const struct speculator *s, const struct cost_model *co
 /* ---- how many tokens ---- */
 
 /* Rounds of k tokens: what they give to all in plain steps' time over what plain steps give; 0 if
- * somebody falls behind. */
-static double gain_of(const struct speculator *s, const struct speculate_scene *scene,
-                double plain_ms, double round_ms, int k) {
+ * somebody falls behind. `first` is as in shown(). */
+static double gain_of(const struct speculator *s, const struct speculate_scene *scene, double times,
+                int k, double first) {
 	double tokens = scene->others, plain = scene->others;
-	double times = round_ms / plain_ms;
 	if (scene->others > 0 && times > SPECULATE_PATIENCE)
 		return 0;
 	for (int i = 0; i < scene->n; i++) {
 		const struct speculate_party *p = &scene->parties[i];
-		double a = speculate_acceptance(s, p->drafter,
-		                p->subnet->stack[STACK_DECODER].depth, p->drafter->depth);
+		double a = shown(s, p->drafter, p->subnet->stack[STACK_DECODER].depth,
+		                p->drafter->depth, first);
 		double given = expected(a, tokens_of(p, k));
 		if (given * SPECULATE_PATIENCE < times)
 			return 0;
@@ -244,13 +254,6 @@ static void set_tokens(const struct speculate_scene *scene, int k) {
 		scene->parties[i].drafter->tokens = tokens_of(&scene->parties[i], k);
 }
 
-/* Until a pair of depths is known a little, what was right allows more. */
-static int known_of(const struct speculator *s, const struct speculate_party *p) {
-	const struct trials *pair = pair_of(
-	                s, p->drafter, p->subnet->stack[STACK_DECODER].depth, p->drafter->depth);
-	return pair->tried < FEW_TRIALS ? 4 + (int)pair->accepted : SPECULATE_MOST;
-}
-
 /* Most tokens that it makes sense to draft for a party among others. */
 static int worth_of(const struct speculator *s, const struct speculate_party *p) {
 	double a = speculate_acceptance(
@@ -261,7 +264,18 @@ static int worth_of(const struct speculator *s, const struct speculate_party *p)
 	return k;
 }
 
-/* Nothing pays: plain steps pay for a look now and then. */
+/* Greedy and sampled answers that run together pay as the first of them. */
+static double *account_of(struct speculator *s, const struct speculate_scene *scene) {
+	return &s->saved[scene->parties[0].drafter->sampled];
+}
+
+/* For a round that may lose; accepted tokens are credited where it was `risky`. */
+static void pay(struct speculator *s, double *saved, double price, bool risky) {
+	*saved = fmin(*saved - price, MOST_SAVED);
+	s->risky = risky;
+}
+
+/* Nothing pays: what plain steps have saved pays for a look now and then. */
 static void probe(struct speculator *s, const struct cost_model *cost,
                 const struct speculate_scene *scene, double plain_ms) {
 	int rows;
@@ -271,18 +285,18 @@ static void probe(struct speculator *s, const struct cost_model *cost,
 	}
 	double draft = s->factor[SPECULATE_DRAFT] * speculate_draft_ms(cost, scene, 1);
 	double verify = s->factor[SPECULATE_VERIFY] * verify_ms(cost, scene, 1, &rows);
-	double cost_ms = draft + (verify > plain_ms ? verify - plain_ms : 0);
-	s->allowance_ms += PROBE_SHARE * plain_ms;
-	if (s->allowance_ms < cost_ms || rows > scene->max_rows || draft <= 0) {
+	double price = (draft + fmax(verify - plain_ms, 0)) / plain_ms;
+	double *saved = account_of(s, scene);
+	if (*saved < price || rows > scene->max_rows || draft <= 0) {
 		set_tokens(scene, 0);
 		return;
 	}
-	s->allowance_ms = 0;
+	pay(s, saved, price, true);
 	s->turn++;
 	for (int i = 0; i < scene->n; i++) {
 		const struct speculate_party *p = &scene->parties[i];
 		int depth = p->subnet->stack[STACK_DECODER].depth;
-		int other = candidate(depth, s->turn % CANDIDATES);
+		int other = candidate(depth, s->turn / 2 % CANDIDATES);
 		if (p->drafter->asked_depth == 0 && s->turn % 2 == 0 && other < depth)
 			take_depth(p->drafter, p->subnet, other);
 	}
@@ -302,38 +316,78 @@ static void decide_blind(const struct speculate_scene *scene) {
 	}
 }
 
-void speculate_decide(struct speculator *s, const struct cost_model *cost,
+/* The most tokens that make sense in a round. */
+static int limit_of(const struct speculator *s, const struct cost_model *cost,
                 const struct speculate_scene *scene) {
-	int rows, best = 0, limit = 0;
+	int limit = 0;
 	for (int i = 0; i < scene->n; i++) {
 		struct speculate_party *p = &scene->parties[i];
 		choose_depth(s, cost, scene, p);
-		int known = cost->fitted ? known_of(s, p) : SPECULATE_MOST;
-		int worth = scene->n > 1 && cost->fitted ? worth_of(s, p) : SPECULATE_MOST;
-		p->drafter->tokens = known < worth ? known : worth;
+		p->drafter->tokens = scene->n > 1 && cost->fitted ? worth_of(s, p) : SPECULATE_MOST;
 		int tokens = tokens_of(p, SPECULATE_MOST);
 		limit = tokens > limit ? tokens : limit;
 	}
-	if (!cost->fitted) {
-		decide_blind(scene);
-		return;
+	return limit;
+}
+
+/* Most tokens in a round that is not sure to gain: what was right allows more. */
+static int hope_of(const struct speculator *s, const struct speculate_scene *scene) {
+	int least = SPECULATE_MOST;
+	for (int i = 0; i < scene->n; i++) {
+		const struct speculate_party *p = &scene->parties[i];
+		const struct trials *pair = pair_of(s, p->drafter,
+		                p->subnet->stack[STACK_DECODER].depth, p->drafter->depth);
+		int hope = 1 + (int)pair->accepted;
+		least = hope < least ? hope : least;
 	}
-	double plain = s->factor[SPECULATE_PLAIN] * verify_ms(cost, scene, 0, &rows);
-	double drafts = 0, most = SPECULATE_LEAST_GAIN;
+	return least;
+}
+
+/* The best number of tokens, 0 if none gains enough. What is only hoped to gain has to be paid for. */
+static int best_tokens(struct speculator *s, const struct cost_model *cost,
+                const struct speculate_scene *scene, double plain, int limit) {
+	double drafts = 0, most = SPECULATE_LEAST_GAIN, price = 0, *saved = account_of(s, scene);
+	int best = 0, rows, hope = hope_of(s, scene);
+	bool sure = false;
 	for (int k = 1; k <= limit; k++) {
 		double verify = s->factor[SPECULATE_VERIFY] * verify_ms(cost, scene, k, &rows);
 		if (rows > scene->max_rows)
 			break;
 		drafts += s->factor[SPECULATE_DRAFT] * speculate_draft_ms(cost, scene, k);
-		double gain = gain_of(s, scene, plain, drafts + verify, k);
-		best = gain > most ? k : best;
-		most = gain > most ? gain : most;
+		double times = (drafts + verify) / plain;
+		double gain = gain_of(s, scene, times, k, FIRST_ACCEPTANCE);
+		bool shown_to = gain_of(s, scene, times, k, 0) >= SPECULATE_LEAST_GAIN;
+		if (gain > most && (shown_to || (times - 1 <= *saved && k <= hope))) {
+			best = k;
+			most = gain;
+			price = times - 1;
+			sure = shown_to;
+		}
 		if (gain < 0.95 * most && k > best + 2)
 			break;
 	}
 	if (best > 0)
+		pay(s, saved, sure ? -SURE_SHARE : price, !sure);
+	return best;
+}
+
+void speculate_decide(struct speculator *s, const struct cost_model *cost,
+                const struct speculate_scene *scene) {
+	int rows, limit = limit_of(s, cost, scene);
+	if (!cost->fitted) {
+		decide_blind(scene);
+		return;
+	}
+	if (scene->n == 0)
+		return;
+	double plain = s->factor[SPECULATE_PLAIN] * verify_ms(cost, scene, 0, &rows);
+	s->worth = 1.0 / rows;
+	double *saved = account_of(s, scene);
+	*saved = fmin(*saved + PROBE_SHARE, MOST_SAVED);
+	int best = best_tokens(s, cost, scene, plain, limit);
+	if (best > 0)
 		set_tokens(scene, best);
-	else if (scene->n > 0)
+	else
 		probe(s, cost, scene, plain);
 }
 
@@ -352,9 +406,16 @@ void speculate_learn(struct speculator *s, struct drafter *d, const struct subne
 	struct trials *pair = pair_of(s, d, subnet->stack[STACK_DECODER].depth, d->depth);
 	add_trials(&pair->tried, &pair->accepted, tried, accepted, PAIR_TRIALS);
 	add_trials(&d->tried, &d->accepted, tried, accepted, OWN_TRIALS);
+	if (s->risky)
+		pay(s, &s->saved[d->sampled], -accepted * s->worth, true);
 }
 
 void speculate_learn_step(struct speculator *s, enum speculate_step step, double ratio) {
 	ratio = fmin(fmax(ratio, 1 / STEP_MOST), STEP_MOST);
 	s->factor[step] += STEP_WEIGHT * (ratio - s->factor[step]);
+	if (step != SPECULATE_PLAIN)
+		return;
+	/* A disturbance while drafting must not keep drafts off for ever. */
+	for (int i = 0; i < SPECULATE_STEPS; i++)
+		s->factor[i] += FADE_WEIGHT * (s->factor[SPECULATE_PLAIN] - s->factor[i]);
 }

@@ -14,9 +14,14 @@
  *
  * All who are drafted for share the rounds: k is the one that gives the most tokens a second, where
  * nobody's pace falls below 1 / SPECULATE_PATIENCE of what plain decoding would give: those who are
- * not drafted for get one token a round. Where nothing gains SPECULATE_LEAST_GAIN, steps are plain;
- * then one token is drafted now and then, to see whether that has changed, for PROBE_SHARE of the
- * time.
+ * not drafted for get one token a round. Where nothing gains SPECULATE_LEAST_GAIN, steps are plain.
+ *
+ * A pair of depths that was never tried is supposed to be good, so that it is tried. But until trials
+ * alone show that it gains, its rounds are paid from an account of the whole server, one for greedy
+ * and one for sampled answers: it holds FIRST_STAKE plain steps at first, each step adds PROBE_SHARE
+ * of one, accepted tokens of such rounds give back what they saved, and there is a limit. From it one
+ * token is also drafted now and then where nothing seems to gain. So drafts that are never right cost
+ * a server FIRST_STAKE once, and PROBE_SHARE of the time.
  */
 #ifndef FATHOM_SERVER_SPECULATE_H
 #define FATHOM_SERVER_SPECULATE_H
