@@ -12,6 +12,14 @@ steps allow, the one that was reached, and their ratio. Both sides answer the sa
     time of their draft steps + time of their other steps
 
 with times from the server's fathom_step_seconds, so that what lies between steps is what is missing from 1.
+
+A second table owes nothing to how the server chooses: what the best fixed way allows, by the formula of Leviathan et al.
+(2023). Drafts of one token give the acceptance a of each draft depth; plain answers of 1, 2, ... 8 choices give the time
+T(rows) of a full step, plain answers at the draft's depth the time t of its own. Of all depths and k it takes the best
+
+    (1 - a^(k+1)) / (1 - a) x T(1) / (k t + T(k + 1)),
+
+or 1 where that is less, as plain decoding is allowed too. A depth with fewer than 8 drafted tokens is left out.
 Standard library only. Exit status 1 if a text differs.
 """
 import argparse
@@ -47,7 +55,7 @@ def seconds(moved, phase):
 
 
 def measure(server, args, temperature, speculative):
-    """One line of the table; False if a text differs."""
+    """One line of the table; (the speed-up, False if a text differs)."""
     same, speedups, allowed = True, [], []
     drafted = accepted = 0
     for number in range(args.warm + args.rounds * len(PROMPTS)):
@@ -66,7 +74,50 @@ def measure(server, args, temperature, speculative):
     share = accepted / drafted if drafted else 0
     print(f"| {temperature:g} | {drafted / len(speedups):.0f} | {100 * share:.0f} % | {allows:.2f} x | {reached:.2f} x | "
           f"{reached / allows:.3f} | {'yes' if same else 'NO'} |", flush=True)
-    return same
+    return reached, same
+
+
+def step_ms(server, depth, rows):
+    """Milliseconds of a plain step at a depth: the median of three answers of so many choices."""
+    body = {"prompt": PROMPTS[0], "max_tokens": 24, "temperature": 1, "seed": 1, "ignore_eos": True, "cache_prompt": False,
+            "depth": depth, "n": rows, "speculative": False}
+    return statistics.median(server.post("/v1/completions", body)["timings"]["decode_ms"] / 23 for _ in range(3))
+
+
+def acceptance(server, args, temperature, depth):
+    """(share of single drafted tokens that were accepted, how many there were) at a draft depth."""
+    drafted = accepted = 0
+    for number in range(len(PROMPTS)):
+        moved = ask(server, args, temperature, number, {"draft_depth": depth, "draft_tokens": 1})[2]
+        drafted += moved["fathom_draft_tokens_total"]
+        accepted += moved["fathom_draft_accepted_tokens_total"]
+    return (accepted / drafted if drafted else 0), drafted
+
+
+def allowed_by_formula(server, args, temperature, layers, full):
+    """(speed-up, draft depth, k, acceptance) of the best fixed way; full[rows]: T."""
+    best = (1.0, 0, 0, 0.0)
+    for depth in sorted({max(1, layers * eighths // 8) for eighths in (1, 2, 3, 4)}):
+        share, drafted = acceptance(server, args, temperature, depth)
+        if drafted < 8:
+            continue
+        draft = step_ms(server, depth, 1)
+        for k in range(1, max(full)):
+            tokens = sum(share ** i for i in range(k + 1))
+            best = max(best, (tokens * full[1] / (k * draft + full[k + 1]), depth, k, share))
+    return best
+
+
+def compare(server, args, reached):
+    """The second table."""
+    layers = server.get("/v1/depths")["layers"]
+    full = {rows: step_ms(server, layers, rows) for rows in range(1, 9)}
+    print("\n| temperature | best fixed way | a | allows | reached | reached / allows |\n|---|---|---|---|---|---|")
+    for temperature, speedup in reached.items():
+        allows, depth, k, share = allowed_by_formula(server, args, temperature, layers, full)
+        way = f"{k} tokens at depth {depth}" if k else "none"
+        print(f"| {temperature:g} | {way} | {100 * share:.0f} % | {allows:.2f} x | {speedup:.2f} x | {speedup / allows:.3f} |",
+              flush=True)
 
 
 def main():
@@ -85,10 +136,11 @@ def main():
     try:
         print("| temperature | drafted per answer | accepted | allowed | reached | reached / allowed | same text |")
         print("|---|---|---|---|---|---|---|")
-        same = [measure(server, args, t, args.speculative) for t in args.temperatures]
+        lines = {t: measure(server, args, t, args.speculative) for t in args.temperatures}
+        compare(server, args, {t: reached for t, (reached, _) in lines.items()})
     finally:
         server.stop()
-    return 0 if all(same) else 1
+    return 0 if all(same for _, same in lines.values()) else 1
 
 
 if __name__ == "__main__":
