@@ -240,6 +240,37 @@ static bool attainable(const struct scheduler_terms *terms, const struct cost_mo
 	return f.fits;
 }
 
+/* Whether it would rather be refused than be late. */
+static bool rejects(const struct scheduled *r, const struct cost_model *cost) {
+	return r->on_miss == ON_MISS_REJECT && cost->fitted && scheduler_budgeted(r);
+}
+
+static bool reject(const struct scheduler_terms *terms, const struct cost_model *cost,
+                struct scheduled *r, const struct scheduler_foresight *f,
+                struct scheduler_action *action) {
+	struct cost_time alone;
+	bool could = attainable(terms, cost, r, &alone);
+	r->predicted = could ? f->time : alone;
+	return refuse(r, could ? SCHEDULER_BUSY : SCHEDULER_UNATTAINABLE, action);
+}
+
+/* Those that would rather be refused, once even the shallowest depth alone would be late. */
+static bool reject_lost(struct scheduler *s, const struct cost_model *cost, double now_ms,
+                struct scheduler_action *action) {
+	for (int i = 0; i < s->n_waiting; i++) {
+		struct scheduled *r = s->waiting[i];
+		if (!rejects(r, cost) || r->at.due_ms >= r->deadline_ms
+		                || now_ms <= r->at.due_ms - r->at.service_ms)
+			continue;
+		struct scheduler_terms terms = terms_of(s, r);
+		struct scheduler_foresight f;
+		terms.level = s->options.layers[s->main_stack];
+		scheduler_decide(&terms, cost, r, now_ms, &f);
+		return reject(&terms, cost, r, &f, action);
+	}
+	return false;
+}
+
 /* Decides on the first of the waiting. False: it must wait, and with it all others. */
 static bool admit(struct scheduler *s, const struct cost_model *cost, struct scheduled *r,
                 double now_ms, struct scheduler_action *action) {
@@ -257,14 +288,8 @@ static bool admit(struct scheduler *s, const struct cost_model *cost, struct sch
 	if (s->options.cache.tokens && cost->fitted)
 		terms.level = scheduler_cached_level(s, cost, r, now_ms);
 	scheduler_decide(&terms, cost, r, now_ms, &f);
-	/* A refusal comes at once or not at all. */
-	if (r->on_miss == ON_MISS_REJECT && cost->fitted && !f.fits && scheduler_budgeted(r)
-	                && now_ms - r->arrival_ms <= SCHEDULER_REFUSAL_MS) {
-		struct cost_time alone;
-		bool could = attainable(&terms, cost, r, &alone);
-		r->predicted = could ? f.time : alone;
-		return refuse(r, could ? SCHEDULER_BUSY : SCHEDULER_UNATTAINABLE, action);
-	}
+	if (rejects(r, cost) && !f.fits)
+		return reject(&terms, cost, r, &f, action);
 	if (!s->options.fits(s->options.arg, r, &f.subnet))
 		return s->n_running == 0 ? refuse(r, SCHEDULER_TOO_LARGE, action) : false;
 	if (!scheduler_welcome(s, cost, r, &f.subnet, now_ms))
@@ -319,7 +344,7 @@ void scheduler_next(struct scheduler *s, const struct cost_model *cost, double n
 		ret_action->plan = late->subnet.stack[STACK_DECODER];
 		return;
 	}
-	if (join(s, cost, now_ms, ret_action))
+	if (reject_lost(s, cost, now_ms, ret_action) || join(s, cost, now_ms, ret_action))
 		return;
 	scheduler_compose(s, cost, now_ms, ret_action);
 	s->stepped = true;

@@ -32,6 +32,8 @@
  * Prompts are fed in order, as many rows as what is due before has slack for, and the steps no longer
  *	than the tightest time per token, nor than limits.most_step_ms. What of a prompt is cached at a
  *	depth counts as done, so that the depth is chosen by what is left to run at each.
+ * Budgets that reject are refused in the queue as soon as no depth would keep them, also alone, and
+ *	when their turn comes if none would beside what runs.
  * Refusals at the door, from a published view (scheduler_foresee): budgets that reject; and lost ones
  *	once more than BACKLOG_MS of budgetless and lost work waits, so that hopeless work does not
  *	eat what can be met.
@@ -51,7 +53,6 @@ enum {
 	SCHEDULER_PATIENCE_MS =
 	                10000,       /* a request without a budget is due this long after arrival */
 	SCHEDULER_AGING_MS = 10000,  /* each such time of waiting makes a request more urgent */
-	SCHEDULER_REFUSAL_MS = 40,   /* so long after arrival on_miss reject may still refuse */
 	SCHEDULER_BACKLOG_MS = 1000, /* see scheduler_options */
 };
 

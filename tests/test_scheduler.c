@@ -535,6 +535,24 @@ TEST(a_refusal_from_the_queue_says_what_was_predicted) {
 	toy_close(&toy);
 }
 
+TEST(a_budget_lost_in_the_queue_is_refused_and_not_served_late) {
+	open_flat(1);
+	/* A single place, taken for 100 steps of 3 ms; alone the other would take 30 of its 200 ms. */
+	ask(1, 100, 0);
+	toy_turn(&toy);
+	struct toy_request *late = toy_request(&toy, 1, 10, 200);
+	late->s.on_miss = ON_MISS_REJECT;
+	toy_arrive(&toy, late);
+	while (late->s.at.waiting && toy_turn(&toy)) {
+	}
+	CHECK_INT(late->end, SCHEDULER_REFUSE);
+	CHECK_INT(late->refusal, SCHEDULER_BUSY);
+	/* At the first step after which 30 ms are too many, and not when its turn comes. */
+	CHECK(toy.now_ms - late->s.arrival_ms > 170 && toy.now_ms - late->s.arrival_ms <= 177);
+	toy_run(&toy);
+	toy_close(&toy);
+}
+
 TEST(lost_requests_are_refused_once_enough_of_them_wait) {
 	open_flat(1);
 	struct scheduler_view view;
