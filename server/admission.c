@@ -236,12 +236,12 @@ static bool refuse_unattainable(const struct admission *a, const struct cost_mod
 	if (fits)
 		error_set(e, ERROR_BUDGET_UNATTAINABLE, field,
 		                "Even an idle server would miss %s at the depths allowed: %.0f ms "
-		                "are predicted. %s would keep it.",
+		                "are predicted for the whole answer. %s would keep it.",
 		                field, predicted_ms, name);
 	else
 		error_set(e, ERROR_BUDGET_UNATTAINABLE, field,
 		                "Even an idle server would miss %s at any depth: %.0f ms are "
-		                "predicted. Allow more time or ask for %s.",
+		                "predicted for the whole answer. Allow more time or ask for %s.",
 		                field, predicted_ms,
 		                only_encodes(job) ? "less text" : "fewer tokens");
 	if (e) {
@@ -259,12 +259,13 @@ bool admission_refuse(const struct admission *a, const struct cost_model *cost,
 		return refuse_unattainable(a, cost, job, predicted_ms, e);
 	if (refusal == SCHEDULER_BUSY)
 		error_set(e, ERROR_BUDGET_UNATTAINABLE_BUSY, budget_field(&budget),
-		                "The server is too busy to keep %s: the answer is predicted to "
+		                "The server is too busy to keep %s: the whole answer is predicted "
+		                "to "
 		                "take %.0f ms. Try again later.",
 		                budget_field(&budget), predicted_ms);
 	else
 		error_set(e, ERROR_SERVER_OVERLOADED, "",
-		                "The server is overloaded and would miss %s: the answer is "
+		                "The server is overloaded and would miss %s: the whole answer is "
 		                "predicted to take %.0f ms. Try again later.",
 		                budget_field(&budget), predicted_ms);
 	if (e) {
