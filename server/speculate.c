@@ -15,10 +15,10 @@
 #define STEP_WEIGHT (1 / 16.0) /* of a new step in the mean of the last ones */
 #define STEP_MOST 1.5          /* no hiccup counts for more */
 #define FADE_WEIGHT (1 / 64.0) /* of a plain step in what was learnt of others before */
-#define FIRST_STAKE 1.0        /* plain steps that a new server may lose, */
+#define FIRST_STAKE 2.0        /* plain steps that a new server may lose, */
 #define PROBE_SHARE 0.003      /* what each plain one adds, */
 #define SURE_SHARE 0.02        /* or a round that is known to gain, */
-#define MOST_SAVED 1.5         /* and what is kept at most */
+#define MOST_SAVED 2.0         /* and what is kept at most */
 #define CHANGE_GAIN 1.05       /* another depth must promise so much more */
 #define LEAST_CHANCE 0.15      /* among several: tokens that are rarely accepted are not drafted */
 
