@@ -89,9 +89,16 @@ int file_part_open(const char *dir, const char *name, char *err, size_t errlen) 
 		snprintf(err, errlen, "%s: cannot be written: %s", name, strerror(errno));
 		return -1;
 	}
-	if (flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &opened) == 0 && S_ISREG(opened.st_mode)
-	                && stat(path, &named) == 0 && named.st_ino == opened.st_ino
-	                && named.st_dev == opened.st_dev && ftruncate(fd, 0) == 0)
+	bool locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
+	if (!locked && errno != EWOULDBLOCK) {
+		snprintf(err, errlen, "%s: cannot be locked: %s", name, strerror(errno));
+		unlink(path); /* where there are no locks nobody writes */
+		close(fd);
+		return -1;
+	}
+	if (locked && fstat(fd, &opened) == 0 && S_ISREG(opened.st_mode) && stat(path, &named) == 0
+	                && named.st_ino == opened.st_ino && named.st_dev == opened.st_dev
+	                && ftruncate(fd, 0) == 0)
 		return fd;
 	close(fd);
 	snprintf(err, errlen, "%s: another process is writing it", name);
