@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "bench/measure/engine.h"
+#include "bench/measure/engine_parts.h"
 #include "bench/measure/limits.h"
 #include "model/threads.h"
 
@@ -25,7 +26,7 @@ static const double QUIET = 0.97;
 
 struct settings {
 	int threads, rounds, context;
-	bool json, lines;
+	bool json, lines, parts;
 	const char *dir, *kernels, *rows;
 	enum cpu_level level;
 	enum weight_format weights;
@@ -222,6 +223,26 @@ static void print_text(const struct engine_bench *b, const struct limits *l,
 		print_point(b, points, n, &points[i], rounds);
 }
 
+/* Each point by itself, and where its time goes. */
+static void print_parts(struct engine_bench *b, struct limits *l, struct engine_point *points,
+                int n, int rounds) {
+	for (int i = 0; i < n; i++) {
+		struct engine_point *p = &points[i];
+		run_round(b, l, p, 1, 0);
+		engine_parts_forget();
+		for (int round = 0; round < rounds; round++)
+			run_round(b, l, p, 1, round);
+		printf("%s %d", engine_kind_name(p->kind), p->count);
+		if (p->length > 0)
+			printf(" x %d", p->length);
+		printf(", depth %d: %.2f ms, %.1f %% of peak, %.1f GB/s\n", p->depth,
+		                1e3 * median(p->seconds, rounds),
+		                100 * median(p->peak_share, rounds), median(l->rate, rounds) / 1e9);
+		engine_parts_print(team_size(b->team), median(l->peak, rounds),
+		                median(l->f32, rounds));
+	}
+}
+
 /* ---- starting ---- */
 
 static void parse_arguments(int argc, char **argv, struct settings *s) {
@@ -229,7 +250,7 @@ static void parse_arguments(int argc, char **argv, struct settings *s) {
 		{ "rounds", 1, NULL, 'n' }, { "kernels", 1, NULL, 'k' },
 		{ "cpu-level", 1, NULL, 'l' }, { "weights", 1, NULL, 'w' }, { "kv", 1, NULL, 'v' },
 		{ "rows", 1, NULL, 'r' }, { "context", 1, NULL, 'c' }, { "json", 0, NULL, 'j' },
-		{ "lines", 0, NULL, 'i' }, { NULL, 0, NULL, 0 } };
+		{ "lines", 0, NULL, 'i' }, { "parts", 0, NULL, 'p' }, { NULL, 0, NULL, 0 } };
 	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		if (c == 't')
 			s->threads = atoi(optarg);
@@ -251,6 +272,8 @@ static void parse_arguments(int argc, char **argv, struct settings *s) {
 			s->json = true;
 		else if (c == 'i')
 			s->lines = true;
+		else if (c == 'p')
+			s->parts = true;
 		else if (c == '?')
 			exit(2);
 	}
@@ -259,13 +282,15 @@ static void parse_arguments(int argc, char **argv, struct settings *s) {
 		fail("usage: engine [--threads N] [--rounds N] [--weights auto|f32|bf16|int8|int4] "
 		     "[--kv auto|f32|bf16] [--rows prefill:128,decode,mixed,depth,encode:8x128] "
 		     "[--context 32] [--kernels native|blas] [--cpu-level LEVEL] [--json] "
-		     "MODEL_FOLDER");
+		     "[--parts] MODEL_FOLDER");
 	s->dir = argv[optind];
 }
 
 static void start(struct engine_bench *b, struct limits *l, const struct settings *s) {
 	char err[512];
 	const struct ops *ops = ops_select(s->kernels, s->level, err, sizeof err);
+	if (ops && s->parts)
+		ops = engine_parts_watch(ops);
 	struct model_options options = { .ops = ops, .threads = s->threads, .weights = s->weights };
 	b->context = s->context;
 	if (!ops || !(b->model = model_open(s->dir, &options, err, sizeof err))
@@ -325,10 +350,14 @@ int main(int argc, char **argv) {
 	int n = engine_points(&b, s.rows, points);
 	if (n < 1)
 		fail(unknown_rows);
-	run_round(&b, &limits, points, n, 0);
-	for (int round = 0; round < s.rounds; round++)
-		run_round(&b, &limits, points, n, round);
-	(s.json ? print_json : print_text)(&b, &limits, points, n, s.rounds);
+	if (s.parts) {
+		print_parts(&b, &limits, points, n, s.rounds);
+	} else {
+		run_round(&b, &limits, points, n, 0);
+		for (int round = 0; round < s.rounds; round++)
+			run_round(&b, &limits, points, n, round);
+		(s.json ? print_json : print_text)(&b, &limits, points, n, s.rounds);
+	}
 	workspace_destroy(b.w);
 	team_destroy(b.team);
 	model_close(b.model);

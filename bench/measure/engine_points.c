@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "bench/measure/engine.h"
+#include "bench/measure/engine_parts.h"
 #include "bench/measure/limits.h"
 
 enum {
@@ -141,10 +142,16 @@ static struct clocks clocks_now(void) {
 	return (struct clocks){ limits_seconds(), (double)cpu.tv_sec + (double)cpu.tv_nsec * 1e-9 };
 }
 
+static struct clocks start_timing(void) {
+	engine_parts_begin();
+	return clocks_now();
+}
+
 /* Since `start`, for each of `steps` steps. */
 static struct engine_time time_since(const struct engine_bench *b, struct clocks start, int steps) {
 	struct clocks now = clocks_now();
 	double wall = now.wall - start.wall;
+	engine_parts_end(wall);
 	return (struct engine_time){ .seconds = wall / steps,
 		.busy = (now.cpu - start.cpu) / (wall * team_size(b->team)) };
 }
@@ -178,7 +185,7 @@ static struct engine_time time_encode(struct engine_bench *b, int count, int len
 				.token = (k + i) * MULTIPLIER % facts->vocab,
 				.position = k };
 	}
-	struct clocks start = clocks_now();
+	struct clocks start = start_timing();
 	step_run(b->w, rows, n);
 	struct engine_time time = time_since(b, start, 1);
 	for (int i = 0; i < count; i++)
@@ -199,7 +206,7 @@ static struct engine_time time_prefill(struct engine_bench *b, int n) {
 	struct sequence *s = opened(sequence_open(b->w, &subnet, n));
 	for (int i = 0; i < n; i++)
 		rows[i] = row_at(b, s, i);
-	struct clocks start = clocks_now();
+	struct clocks start = start_timing();
 	step_run(b->w, rows, n);
 	step_logits(b->w, (int[]){ n - 1 }, 1);
 	struct engine_time time = time_since(b, start, 1);
@@ -239,7 +246,7 @@ static struct engine_time time_depths(
 	for (int i = 0; i < n_depths; i++)
 		open_sequences(b, s + i * count, count, depths[i]);
 	decode_step(b, s, n); /* blocks are taken and copied here, not in the timing */
-	struct clocks start = clocks_now();
+	struct clocks start = start_timing();
 	for (int turn = 0; turn < ENGINE_TURNS; turn++)
 		for (int i = 0; i < n; i += batch)
 			decode_step(b, s + i, batch);
