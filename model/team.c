@@ -17,6 +17,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,8 @@ struct member {
 	int index;
 	atomic_int cpu; /* where it last waited long or woke others; -1: not known */
 	pthread_t thread;
+	unsigned dealings;                              /* it has taken part in */
+	_Alignas(CACHE_LINE) atomic_uint_fast64_t left; /* of its share: tag, first, end */
 };
 
 /* Where up to FAN members or lower counters meet; the last to arrive goes on to the parent. */
@@ -258,6 +261,7 @@ static struct member *make_members(struct team *team, int n) {
 	for (int i = 0; members && i < n; i++) {
 		members[i] = (struct member){ .team = team, .index = i };
 		atomic_init(&members[i].cpu, -1);
+		atomic_init(&members[i].left, 0);
 	}
 	return members;
 }
@@ -338,4 +342,79 @@ void team_share(int items, int member, int members, int *ret_first, int *ret_end
 	int each = items / members, more = items % members;
 	*ret_first = member * each + (member < more ? member : more);
 	*ret_end = *ret_first + each + (member < more);
+}
+
+/* ---- dealing ---- */
+
+static uint64_t left_of(unsigned tag, int first, int end) {
+	return (uint64_t)(tag & 0xffff) << 48 | (uint64_t)first << 24 | (uint64_t)end;
+}
+
+static int first_of(uint64_t left) {
+	return (int)(left >> 24 & 0xffffff);
+}
+
+static int end_of(uint64_t left) {
+	return (int)(left & 0xffffff);
+}
+
+/* What is left of a member's share. Nobody has touched it where its tag is of an earlier dealing. */
+static uint64_t whats_left(const struct dealing *d, uint64_t word, int member) {
+	int first, end;
+	if (word >> 48 == (d->tag & 0xffff))
+		return word;
+	team_share(d->items, member, d->team->size, &first, &end);
+	return left_of(d->tag, first, end);
+}
+
+void team_deal(struct team *team, int member, int items, int claim, struct dealing *ret) {
+	*ret = (struct dealing){ .team = team, .member = member, .items = items, .claim = claim };
+	ret->tag = ++team->members[member].dealings;
+}
+
+/* Takes from the front of one's own share, from the end of another's. */
+static bool take(const struct dealing *d, int from, int *ret_first, int *ret_end) {
+	atomic_uint_fast64_t *at = &d->team->members[from].left;
+	uint64_t word = atomic_load_explicit(at, memory_order_relaxed), left, rest;
+	int first, end, n;
+	do {
+		left = whats_left(d, word, from);
+		first = first_of(left);
+		end = end_of(left);
+		n = end - first < d->claim ? end - first : d->claim;
+		if (n == 0)
+			return false;
+		rest = from == d->member ? left_of(d->tag, first + n, end)
+		                         : left_of(d->tag, first, end - n);
+	} while (!atomic_compare_exchange_weak_explicit(
+	                at, &word, rest, memory_order_relaxed, memory_order_relaxed));
+	*ret_first = from == d->member ? first : end - n;
+	*ret_end = *ret_first + n;
+	return true;
+}
+
+/* Whose share has most left; -1: all have been dealt. */
+static int richest(const struct dealing *d) {
+	int best = -1, most = 0;
+	for (int i = 0; i < d->team->size; i++) {
+		uint64_t left = whats_left(d,
+		                atomic_load_explicit(
+		                                &d->team->members[i].left, memory_order_relaxed),
+		                i);
+		int n = end_of(left) - first_of(left);
+		if (n > most) {
+			best = i;
+			most = n;
+		}
+	}
+	return best;
+}
+
+bool team_claim(struct dealing *d, int *ret_first, int *ret_end) {
+	if (take(d, d->member, ret_first, ret_end))
+		return true;
+	for (int from; (from = richest(d)) >= 0;)
+		if (take(d, from, ret_first, ret_end))
+			return true;
+	return false;
 }

@@ -44,4 +44,20 @@ void team_barrier(struct team *team, int member);
  */
 void team_share(int items, int member, int members, int *ret_first, int *ret_end);
 
+/*
+ * Dealing inside fn: `items` are cut into the members' shares as by team_share; each member takes its
+ * own share from the front, `claim` items at a time, and then what others have left from their ends,
+ * so that a slow member holds nobody up for longer than one claim. All members deal as often and with
+ * the same numbers; a barrier lies between two dealings. team_size <= items < 2^24.
+ */
+struct dealing {
+	struct team *team;
+	int member, items, claim;
+	unsigned tag; /* of this dealing */
+};
+
+void team_deal(struct team *team, int member, int items, int claim, struct dealing *ret);
+/* The next items [*ret_first, *ret_end) for this member; false: there are none left. */
+bool team_claim(struct dealing *deal, int *ret_first, int *ret_end);
+
 #endif

@@ -256,3 +256,56 @@ TEST(shares_cover_everything_once_and_evenly) {
 		}
 	}
 }
+
+enum { ITEMS = 97, DEALINGS = 400 };
+
+struct deal_board {
+	struct team *team;
+	int claim, slow;     /* the member that sleeps in its first claim of a dealing; -1: none */
+	int taken[ITEMS];    /* claims that had the item, in all dealings */
+	int of[MEMBERS_MAX]; /* items that a member has had */
+};
+
+/* Plain memory: an item that two members had would be a data race besides a wrong count. */
+static void deal_items(void *arg, int member) {
+	struct deal_board *board = arg;
+	for (int round = 0; round < (board->slow < 0 ? DEALINGS : 1); round++) {
+		struct dealing dealing;
+		int first, end;
+		team_deal(board->team, member, ITEMS, board->claim, &dealing);
+		while (team_claim(&dealing, &first, &end)) {
+			CHECK(0 <= first && first < end && end <= ITEMS);
+			CHECK(end - first <= board->claim);
+			for (int i = first; i < end; i++)
+				board->taken[i]++;
+			board->of[member] += end - first;
+			if (member == board->slow)
+				pause_ms(100);
+		}
+		team_barrier(board->team, member);
+	}
+}
+
+TEST(dealing_gives_every_item_to_one_member) {
+	static const int claims[] = { 1, 3, 8, 200 };
+	for (int threads = 1; threads <= 5; threads++) {
+		for (size_t i = 0; i < sizeof claims / sizeof *claims; i++) {
+			struct deal_board board = {
+				.team = team_of(threads), .claim = claims[i], .slow = -1
+			};
+			team_run(board.team, deal_items, &board);
+			for (int item = 0; item < ITEMS; item++)
+				CHECK_INT(board.taken[item], DEALINGS);
+			team_destroy(board.team);
+		}
+	}
+}
+
+TEST(what_a_slow_member_has_left_is_dealt_to_others) {
+	struct deal_board board = { .team = team_of(3), .claim = 2, .slow = 1 };
+	team_run(board.team, deal_items, &board);
+	for (int item = 0; item < ITEMS; item++)
+		CHECK_INT(board.taken[item], 1);
+	CHECK(board.of[1] < ITEMS / 3);
+	team_destroy(board.team);
+}
