@@ -29,17 +29,8 @@ static void copy_rows(const struct block *b, int dim, int member) {
 		                (size_t)dim * sizeof(float));
 }
 
-/* Whether the rows lie one after another in x (their map ascends) and need no norm before them: then
- * products read them where they are. */
-static bool read_in_place(const struct block *b) {
-	const struct block_rows *rows = b->rows;
-	return b->facts->norm == NORM_POST && rows->map[rows->n - 1] - rows->map[0] == rows->n - 1;
-}
-
-/* packed[i] = norm(x[map[i]]), or x[map[i]] where norms come after, unless it is read in place. */
+/* packed[i] = norm(x[map[i]]), or x[map[i]] where norms come after. */
 static void gather(const struct block *b, const struct norm_weights *norm, int member) {
-	if (read_in_place(b))
-		return;
 	if (b->facts->norm == NORM_POST) {
 		copy_rows(b, b->facts->dim, member);
 		return;
@@ -92,27 +83,14 @@ static struct product product(const struct block *b, const struct linear_weights
 		.rows = b->rows->n };
 }
 
-/* y = act(W x + bias), where each member has just finished its share of the rows of x. */
-static void product_of_rows(const struct block *b, const struct linear_weights *w, const float *x,
-                size_t ldx, float *y, size_t ldy, enum activation activation, int member) {
-	struct product p = product(b, w, x, ldx, y, ldy);
+/* y = act(W packed + bias), where each member has just gathered its share of `packed`. */
+static void product_of_gathered(const struct block *b, const struct linear_weights *w, float *y,
+                size_t ldy, enum activation activation, int member) {
+	struct product p = product(b, w, b->scratch->packed, b->scratch->ld_packed, y, ldy);
 	p.activation = activation;
 	product_prepare(&p, member);
 	team_barrier(b->team, member);
 	product_run(&p, member);
-}
-
-/* The same of what `gather` has just gathered. */
-static void product_of_gathered(const struct block *b, const struct linear_weights *w, float *y,
-                size_t ldy, enum activation activation, int member) {
-	const struct block_scratch *s = b->scratch;
-	const float *x = s->packed;
-	size_t ldx = s->ld_packed;
-	if (read_in_place(b)) {
-		x = b->x + (size_t)b->rows->map[0] * b->ldx;
-		ldx = b->ldx;
-	}
-	product_of_rows(b, w, x, ldx, y, ldy, activation, member);
 }
 
 /* x[map[i]] += W y[i] + bias. */
@@ -243,8 +221,7 @@ void block_apply(const struct block *b, int member) {
 void block_source(const struct block *b, int source_dim, int member) {
 	const struct block_scratch *s = b->scratch;
 	copy_rows(b, source_dim, member);
-	product_of_rows(b, &b->weights->cross_kv, s->packed, s->ld_packed, s->qkv, s->ld_qkv,
-	                ACTIVATION_NONE, member);
+	product_of_gathered(b, &b->weights->cross_kv, s->qkv, s->ld_qkv, ACTIVATION_NONE, member);
 	team_barrier(b->team, member);
 	/* What follows writes `qkv` only behind its own barrier. */
 	store_keys(b, 0, member);

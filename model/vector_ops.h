@@ -46,20 +46,11 @@ static float row_squares(const float *x, int n, float mean) {
 	return lanes_sum(lanes);
 }
 
-/* Asks for a row's result: other members have read what was there, and only a store would ask. */
-static void norm_ahead(const struct norm *n, int row) {
-	const char *out = (const char *)norm_out(n, row);
-	for (size_t byte = 0; byte < (size_t)n->dim * sizeof(float); byte += 64)
-		__builtin_prefetch(out + byte, 1);
-}
-
 static void vec_norm(const struct norm *n, int first, int end) {
 	float dim = (float)n->dim;
 	for (int row = first; row < end; row++) {
 		const float *x = norm_in(n, row);
 		float *out = norm_out(n, row);
-		if (row + 1 < end)
-			norm_ahead(n, row + 1);
 		float mean = row_sum(x, n->dim) / dim;
 		float variance = row_squares(x, n->dim, mean) / dim;
 		float inverse = 1.0f / __builtin_sqrtf(variance + n->eps);
