@@ -214,11 +214,17 @@ void team_run(struct team *team, void (*fn)(void *arg, int member), void *arg) {
 	team_barrier(team, 0);
 }
 
-/* Threads of the team take no signals: those are the business of whoever owns the process. */
+/*
+ * Threads of the team take no signals: those are the business of whoever owns the process. But for the
+ * faults of their own: a fault that is blocked ends the process before any handler can say why.
+ */
 static bool start_threads(struct team *team, char *err, size_t errlen) {
-	sigset_t all, before;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
+	static const int faults[] = { SIGBUS, SIGSEGV, SIGFPE, SIGILL };
+	sigset_t others, before;
+	sigfillset(&others);
+	for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+		sigdelset(&others, faults[i]);
+	pthread_sigmask(SIG_SETMASK, &others, &before);
 	int failed = 0;
 	for (int i = 1; i < team->size && !failed; i++) {
 		struct member *member = &team->members[i];

@@ -3,6 +3,7 @@
 #include "server/serve.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,11 +27,16 @@ enum { TICK_MS = 1000, SPARE_FILES = 64, MOST_CONNECTIONS = 1024, ADMIN_CONNECTI
 
 /*
  * Model files are mapped: one that is cut, or whose disk fails, ends the process where it is read. Say
- * so before. No lock is held and nothing is allocated at such a read, so that a log line is safe.
+ * so before. No lock is held and nothing is allocated at such a read, so that a log line is safe. Threads
+ * read together: only the first to come here speaks, and the others wait for the end that it brings.
  */
 static void on_lost_page(int number, siginfo_t *info, void *context) {
+	static atomic_flag said = ATOMIC_FLAG_INIT;
 	(void)number;
 	(void)context;
+	if (atomic_flag_test_and_set(&said))
+		for (;;)
+			pause();
 	if (info->si_code == BUS_ADRERR || info->si_code == BUS_MCEERR_AR)
 		log_event(LOG_ERROR, "mapped_file_lost",
 		                { "reason",
@@ -39,6 +45,7 @@ static void on_lost_page(int number, siginfo_t *info, void *context) {
 		                                        "read while it is served; replace such "
 		                                        "files by "
 		                                        "renaming only") });
+	signal(SIGBUS, SIG_DFL); /* the read is tried again, and ends the process */
 	if (info->si_code <= 0)
 		raise(SIGBUS); /* sent by somebody: no read is tried again */
 }
@@ -46,11 +53,10 @@ static void on_lost_page(int number, siginfo_t *info, void *context) {
 /* Prompts are in memory: no core dumps. A client that left must not end the process. */
 static void harden(void) {
 	struct rlimit none = { 0, 0 }, files;
-	struct sigaction lost = { .sa_sigaction = on_lost_page,
-		.sa_flags = SA_SIGINFO | (int)SA_RESETHAND };
+	struct sigaction lost = { .sa_sigaction = on_lost_page, .sa_flags = SA_SIGINFO };
 	setrlimit(RLIMIT_CORE, &none);
 	prctl(PR_SET_DUMPABLE, 0);
-	sigaction(SIGBUS, &lost, NULL); /* the read is tried again, and ends the process */
+	sigaction(SIGBUS, &lost, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* a packed file that may not be written is an error of write */
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
