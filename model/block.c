@@ -102,71 +102,108 @@ static void product_add(const struct block *b, const struct linear_weights *w, c
 	product_apply(&p, member);
 }
 
-/* Keys start at column `column` of the rows of qkv, values follow them. */
-static void store_keys(const struct block *b, int column, int member) {
+/* Keys of rows [from, to) of a run start at column `column` of the rows of qkv, values follow them. */
+static void store_run(const struct block *b, const struct block_run *run, int column, int from,
+                int to, int head, int heads) {
 	const struct block_scratch *s = b->scratch;
-	int dim = b->facts->dim, first, end;
+	for (int i = from, count; i < to; i += count) {
+		int position = run->position + i - run->first;
+		int left = KV_TILE - position % KV_TILE;
+		count = to - i < left ? to - i : left;
+		const float *k = s->qkv + (size_t)i * s->ld_qkv + column;
+		b->ops->kv_store(&(struct kv_rows){
+		                .block = run->blocks[position / KV_TILE],
+		                .format = run->format,
+		                .k = k,
+		                .v = k + b->facts->dim,
+		                .ld = s->ld_qkv,
+		                .position = position,
+		                .count = count,
+		                .n_heads = b->facts->heads,
+		                .head_dim = b->facts->head_dim,
+		                .head = head,
+		                .heads = heads,
+		});
+	}
+}
+
+/* A member's share of the rows of all runs that have more than `more_than`; whether there are such. */
+static bool store_keys(const struct block *b, int column, int more_than, int member) {
+	int first, end;
+	bool any = false;
 	share_rows(b, member, &first, &end);
 	for (int r = 0; r < b->rows->n_runs; r++) {
 		const struct block_run *run = &b->rows->runs[r];
 		int from = run->first > first ? run->first : first;
 		int to = run->first + run->count < end ? run->first + run->count : end;
-		for (int i = from, count; i < to; i += count) {
-			int position = run->position + i - run->first;
-			int left = KV_TILE - position % KV_TILE;
-			count = to - i < left ? to - i : left;
-			const float *k = s->qkv + (size_t)i * s->ld_qkv + column;
-			b->ops->kv_store(&(struct kv_rows){
-			                .block = run->blocks[position / KV_TILE],
-			                .format = run->format,
-			                .k = k,
-			                .v = k + dim,
-			                .ld = s->ld_qkv,
-			                .position = position,
-			                .count = count,
-			                .n_heads = b->facts->heads,
-			                .head_dim = b->facts->head_dim,
-			});
-		}
+		if (run->count <= more_than)
+			continue;
+		any = true;
+		store_run(b, run, column, from, to, 0, b->facts->heads);
 	}
+	return any;
 }
 
-static void attend_task(const struct block *b, const struct block_run *run, bool to_source,
-                int first, int count, int head, int member) {
+/* Some queries of a run, and a head. */
+struct task {
+	int run, first, head;
+};
+
+/* Goes `count` tasks on, by heads, queries, runs; false: there are no more. */
+static bool task_pass(const struct block *b, struct task *t, int count) {
+	for (t->head += count; t->head >= b->facts->heads; t->head -= b->facts->heads) {
+		t->first += TASK_QUERIES;
+		if (t->first < b->rows->runs[t->run].count)
+			continue;
+		t->first = 0;
+		if (++t->run == b->rows->n_runs)
+			return false;
+	}
+	return true;
+}
+
+static struct attend attend_of(
+                const struct block *b, const struct task *t, bool to_source, int member) {
 	const struct block_scratch *s = b->scratch;
-	int head_dim = b->facts->head_dim;
-	size_t row = (size_t)(run->first + first), column = (size_t)head * (size_t)head_dim;
-	b->ops->attend(&(struct attend){
-	                .q = s->qkv + row * s->ld_qkv + column,
-	                .ldq = s->ld_qkv,
-	                .out = s->packed + row * s->ld_packed + column,
-	                .ldo = s->ld_packed,
-	                .queries = count,
-	                .first = run->position + first,
-	                .keys = to_source ? run->source_keys : run->keys,
-	                .head = head,
-	                .n_heads = b->facts->heads,
-	                .head_dim = head_dim,
-	                .scale = b->attend_scale,
-	                .format = run->format,
-	                .blocks = to_source ? run->source : run->blocks,
-	                .scratch = s->attend + (size_t)member * s->attend_stride,
-	});
+	const struct block_run *run = &b->rows->runs[t->run];
+	int left = run->count - t->first, head_dim = b->facts->head_dim;
+	size_t row = (size_t)(run->first + t->first), column = (size_t)t->head * (size_t)head_dim;
+	return (struct attend){
+		.q = s->qkv + row * s->ld_qkv + column,
+		.ldq = s->ld_qkv,
+		.out = s->packed + row * s->ld_packed + column,
+		.ldo = s->ld_packed,
+		.queries = left < TASK_QUERIES ? left : TASK_QUERIES,
+		.first = run->position + t->first,
+		.keys = to_source ? run->source_keys : run->keys,
+		.head = t->head,
+		.n_heads = b->facts->heads,
+		.head_dim = head_dim,
+		.scale = b->attend_scale,
+		.format = run->format,
+		.blocks = to_source ? run->source : run->blocks,
+		.scratch = s->attend + (size_t)member * s->attend_stride,
+	};
 }
 
+/* Tasks are dealt to the members in turn. Where a run is one task for each head, that stores its own
+ * keys before it reads them: nobody else does. */
 static void attend(const struct block *b, bool to_source, int member) {
-	int members = team_size(b->team), turn = 0;
-	for (int r = 0; r < b->rows->n_runs; r++) {
-		const struct block_run *run = &b->rows->runs[r];
-		for (int first = 0; first < run->count; first += TASK_QUERIES) {
-			int left = run->count - first;
-			int count = left < TASK_QUERIES ? left : TASK_QUERIES;
-			for (int head = 0; head < b->facts->heads; head++) {
-				if (turn == member)
-					attend_task(b, run, to_source, first, count, head, member);
-				turn = turn + 1 == members ? 0 : turn + 1;
-			}
+	struct task task = { 0 }, after;
+	bool there = task_pass(b, &task, member), more;
+	for (; there; task = after, there = more) {
+		const struct block_run *run = &b->rows->runs[task.run];
+		struct attend next, now = attend_of(b, &task, to_source, member);
+		after = task;
+		more = task_pass(b, &after, team_size(b->team));
+		if (more) {
+			next = attend_of(b, &after, to_source, member);
+			now.next = &next;
 		}
+		if (!to_source && run->count <= TASK_QUERIES)
+			store_run(b, run, b->facts->dim, run->first, run->first + run->count,
+			                task.head, 1);
+		b->ops->attend(&now);
 	}
 }
 
@@ -176,8 +213,8 @@ static void attend_to_own(const struct block *b, int member) {
 	gather(b, &w->attn_norm, member);
 	product_of_gathered(b, &w->qkv, s->qkv, s->ld_qkv, ACTIVATION_NONE, member);
 	team_barrier(b->team, member);
-	store_keys(b, b->facts->dim, member);
-	team_barrier(b->team, member);
+	if (store_keys(b, b->facts->dim, TASK_QUERIES, member))
+		team_barrier(b->team, member);
 	attend(b, false, member);
 	team_barrier(b->team, member);
 	product_add(b, &w->out, s->packed, s->ld_packed, member);
@@ -224,5 +261,5 @@ void block_source(const struct block *b, int source_dim, int member) {
 	product_of_gathered(b, &b->weights->cross_kv, s->qkv, s->ld_qkv, ACTIVATION_NONE, member);
 	team_barrier(b->team, member);
 	/* What follows writes `qkv` only behind its own barrier. */
-	store_keys(b, 0, member);
+	store_keys(b, 0, 0, member);
 }

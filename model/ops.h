@@ -130,6 +130,7 @@ struct kv_rows {
 	size_t ld;
 	int position, count; /* absolute; position % 64 + count <= 64 */
 	int n_heads, head_dim;
+	int head, heads; /* the heads [head, head + heads) are stored; k and v begin with head 0 */
 };
 
 /*
@@ -152,6 +153,8 @@ struct attend {
 	enum kv_format format;
 	void *const *blocks; /* blocks[t] for t = 0 .. (first + queries - 1) / 64 */
 	float *scratch; /* ops->attend_scratch(head_dim) floats, one per thread, 64-byte aligned */
+	/* What this thread is asked for afterwards, or NULL: a hint to fetch its first keys and values meanwhile. */
+	const struct attend *next;
 };
 
 /* Products with weights of one format. All NULL where a table has none for it. */
@@ -183,7 +186,7 @@ struct ops {
 
 	/* Rows [first, end). */
 	void (*norm)(const struct norm *n, int first, int end);
-	/* Different positions of a block may be stored by different threads. */
+	/* Different positions and heads of a block may be stored by different threads. */
 	void (*kv_store)(const struct kv_rows *rows);
 	void (*attend)(const struct attend *a);
 	size_t (*attend_scratch)(int head_dim);

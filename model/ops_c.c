@@ -146,11 +146,12 @@ static void c_norm(const struct norm *n, int first, int end) {
 
 static void c_kv_store(const struct kv_rows *rows) {
 	size_t dim = (size_t)rows->head_dim, channels = (size_t)rows->n_heads * dim;
+	size_t first = (size_t)rows->head * dim, end = first + (size_t)rows->heads * dim;
 	float *floats = rows->block;
 	uint16_t *halves = rows->block;
 	for (size_t i = 0; i < (size_t)rows->count; i++) {
 		size_t slot = (size_t)rows->position % KV_TILE + i;
-		for (size_t c = 0; c < channels; c++) {
+		for (size_t c = first; c < end; c++) {
 			float k = rows->k[i * rows->ld + c], v = rows->v[i * rows->ld + c];
 			size_t key = c * KV_TILE + slot;
 			size_t value = (channels + c / dim * dim) * KV_TILE + slot * dim + c % dim;

@@ -256,6 +256,7 @@ static void clear_positions(const struct workspace *w, void *block, int from, in
 	                .count = to - from,
 	                .n_heads = facts->heads,
 	                .head_dim = facts->head_dim,
+	                .heads = facts->heads,
 	});
 }
 

@@ -62,17 +62,18 @@ struct pass {
 	int keys; /* that the last of them sees */
 	int dim;
 	enum kv_format format;
-	const float *q;             /* [dim][ROWS_MAX] */
-	const void *k, *v, *next_k; /* of one head; next_k: of the next tile, or NULL */
-	float *weights;             /* [rows][KV_TILE] */
-	float *acc;                 /* [rows][ld_acc] */
-	const float *shrink;        /* [rows] */
+	const float *q;              /* [dim][ROWS_MAX] */
+	const void *k, *v;           /* of one head */
+	const void *next_k, *next_v; /* read after them, or NULL */
+	float *weights;              /* [rows][KV_TILE] */
+	float *acc;                  /* [rows][ld_acc] */
+	const float *shrink;         /* [rows] */
 	size_t ld_acc;
 };
 
 /*
- * A single query waits for memory: while it reads one matrix of a tile, as many bytes of the next one
- * (NULL: none) are asked for.
+ * A single query waits for memory: while it reads a matrix of one tile, as many bytes of that matrix of
+ * the next tile (NULL: none) are asked for; after the last tile comes the first one of the next task.
  */
 TILE_INLINE void fetch(const void *next, size_t from, size_t count, const int rows,
                 const enum kv_format format) {
@@ -95,7 +96,7 @@ TILE_INLINE void scores_run(const struct pass *p, int key, const int rows, const
 	}
 	for (int d = 0; d < p->dim; d++, q += ROWS_MAX) {
 		size_t at = (size_t)d * KV_TILE;
-		fetch(p->v, at, KV_TILE, rows, format);
+		fetch(p->next_k, at, KV_TILE, rows, format);
 		kv_load_all(k, p->k, at + (size_t)key, vectors, format);
 		UNROLL
 		for (int r = 0; r < rows; r++) {
@@ -134,7 +135,7 @@ TILE_INLINE void values_run(const struct pass *p, int d, int lanes, const int ro
 		part_pairs(sum[r], vectors, format);
 	}
 	for (int key = 0; key < p->keys; key++, at += (size_t)p->dim) {
-		fetch(p->next_k, at, (size_t)(vectors * LANES), rows, format);
+		fetch(p->next_v, at, (size_t)(vectors * LANES), rows, format);
 		if (partial)
 			v[0] = kv_load_first(p->v, at, lanes, format);
 		else
@@ -324,7 +325,9 @@ static void attend_chunk(const struct attend *a, int query, int queries) {
 		p.keys = all - base < KV_TILE ? all - base : KV_TILE;
 		p.k = block_keys(a, tile);
 		p.v = block_values(a, tile);
-		p.next_k = base + KV_TILE < all ? block_keys(a, tile + 1) : NULL;
+		const struct attend *after = base + KV_TILE < all ? a : a->next;
+		p.next_k = after ? block_keys(after, after == a ? tile + 1 : 0) : NULL;
+		p.next_v = after ? block_values(after, after == a ? tile + 1 : 0) : NULL;
 		for (int end; row < queries; row = end) {
 			end = (row / ROWS_MAX + 1) * ROWS_MAX;
 			end = end < queries ? end : queries;

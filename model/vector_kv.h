@@ -119,11 +119,12 @@ static inline words4 load4(const float *from) {
 }
 
 /* The keys of some positions become columns: `four` of them are a multiple of 4 (bf16: 8). */
-static void store_keys_turned(const struct kv_rows *rows, int from, int end, size_t channels) {
+static void store_keys_turned(const struct kv_rows *rows, int from, int end, size_t channel,
+                size_t channels_end) {
 	size_t slot = (size_t)rows->position % KV_TILE;
 	int step = rows->format == KV_BF16 ? 8 : 4;
 	size_t size = rows->format == KV_BF16 ? 2 : 4;
-	for (size_t c = 0; c + 4 <= channels; c += 4) {
+	for (size_t c = channel; c + 4 <= channels_end; c += 4) {
 		for (int i = from; i < end; i += step) {
 			const float *k = rows->k + (size_t)i * rows->ld + c;
 			words4 row[4];
@@ -142,21 +143,22 @@ static void store_keys_turned(const struct kv_rows *rows, int from, int end, siz
 	}
 }
 
-/* The keys of one position, from channel `first` on. */
-static void store_key(const struct kv_rows *rows, int i, size_t first, size_t channels) {
+/* The keys of one position: channels [first, end). */
+static void store_key(const struct kv_rows *rows, int i, size_t first, size_t end) {
 	size_t slot = (size_t)rows->position % KV_TILE + (size_t)i;
 	const float *k = rows->k + (size_t)i * rows->ld;
 	if (rows->format == KV_F32)
-		for (size_t c = first; c < channels; c++)
+		for (size_t c = first; c < end; c++)
 			((float *)rows->block)[c * KV_TILE + slot] = k[c];
 	else
-		for (size_t c = first; c < channels; c++)
+		for (size_t c = first; c < end; c++)
 			((uint16_t *)rows->block)[c * KV_TILE + slot] = bf16_round(k[c]);
 }
 
-static void store_values(const struct kv_rows *rows, int i, size_t channels) {
+static void store_values(const struct kv_rows *rows, int i) {
 	size_t slot = (size_t)rows->position % KV_TILE + (size_t)i, dim = (size_t)rows->head_dim;
-	for (size_t h = 0; h < (size_t)rows->n_heads; h++) {
+	size_t channels = (size_t)rows->n_heads * dim, head = (size_t)rows->head;
+	for (size_t h = head; h < head + (size_t)rows->heads; h++) {
 		const float *v = rows->v + (size_t)i * rows->ld + h * dim;
 		size_t at = (channels + h * dim) * KV_TILE + slot * dim;
 		if (rows->format == KV_F32)
@@ -167,11 +169,12 @@ static void store_values(const struct kv_rows *rows, int i, size_t channels) {
 }
 
 static void vec_kv_store(const struct kv_rows *rows) {
-	size_t channels = (size_t)rows->n_heads * (size_t)rows->head_dim;
+	size_t first = (size_t)rows->head * (size_t)rows->head_dim;
+	size_t channels = (size_t)rows->heads * (size_t)rows->head_dim;
 	int step = rows->format == KV_BF16 ? 8 : 4, turned = rows->count / step * step;
-	store_keys_turned(rows, 0, turned, channels);
+	store_keys_turned(rows, 0, turned, first, first + channels);
 	for (int i = 0; i < rows->count; i++) {
-		store_key(rows, i, i < turned ? channels / 4 * 4 : 0, channels);
-		store_values(rows, i, channels);
+		store_key(rows, i, first + (i < turned ? channels / 4 * 4 : 0), first + channels);
+		store_values(rows, i);
 	}
 }

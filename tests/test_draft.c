@@ -241,6 +241,7 @@ static void spoil(struct workspace *w, const struct sequence *s, int from, int t
 			                .count = 1,
 			                .n_heads = 2,
 			                .head_dim = 16,
+			                .heads = 2,
 			});
 }
 

@@ -125,22 +125,27 @@ static size_t block_bytes(const struct text *t) {
 	return kv_block_bytes(t->format, t->heads, t->dim);
 }
 
-/* Stores the keys and values of the positions [0, length), up to `chunk` at a time. */
+/* Stores the keys and values of the positions [0, length), up to `chunk` at a time, in two groups of heads. */
 static void text_store(struct text *t, const struct ops *ops, int length, int chunk) {
 	size_t width = (size_t)(t->heads * t->dim);
 	for (int i = 0, count; i < length; i += count) {
 		int left = KV_TILE - i % KV_TILE;
 		count = length - i < left ? length - i : left;
 		count = count < chunk ? count : chunk;
-		ops->kv_store(&(struct kv_rows){ .block = t->blocks[i / KV_TILE],
-		                .format = t->format,
-		                .k = t->k + (size_t)i * width,
-		                .v = t->v + (size_t)i * width,
-		                .ld = width,
-		                .position = i,
-		                .count = count,
-		                .n_heads = t->heads,
-		                .head_dim = t->dim });
+		struct kv_rows rows = { .block = t->blocks[i / KV_TILE],
+			.format = t->format,
+			.k = t->k + (size_t)i * width,
+			.v = t->v + (size_t)i * width,
+			.ld = width,
+			.position = i,
+			.count = count,
+			.n_heads = t->heads,
+			.head_dim = t->dim,
+			.heads = t->heads / 2 };
+		ops->kv_store(&rows);
+		rows.head = rows.heads;
+		rows.heads = t->heads - rows.head;
+		ops->kv_store(&rows);
 	}
 }
 
