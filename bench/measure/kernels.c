@@ -320,8 +320,8 @@ int main(int argc, char **argv) {
 		fail("not enough memory");
 	if (!s.alone && m.own != ops_blas() && s.format == WEIGHTS_F32)
 		m.rivals[1] = rival_table(ops_blas(), m.team);
-	if (!s.alone)
-		m.rivals[2] = rival_onednn(s.threads);
+	if (!s.alone && s.format != WEIGHTS_INT4 && s.activation == ACTIVATION_NONE)
+		m.rivals[2] = rival_onednn(s.threads); /* it is not asked for what it lacks */
 	struct result *results = calloc((size_t)(s.n_shapes * s.n_rows), sizeof *results);
 	if (!results)
 		fail("not enough memory");
