@@ -66,8 +66,8 @@ def measure(server, args, temperature, speculative):
         same = same and plain_text == text
         if number < args.warm:
             continue
-        drafted += moved["fathom_draft_tokens_total"]
-        accepted += moved["fathom_draft_accepted_tokens_total"]
+        drafted += moved["fathom_speculative_drafted_total"]
+        accepted += moved["fathom_speculative_accepted_total"]
         speedups.append(plain_ms / ms)
         allowed.append(seconds(plain, "decode") / (seconds(moved, "decode") + seconds(moved, "draft")))
     reached, allows = statistics.median(speedups), statistics.median(allowed)
@@ -89,8 +89,8 @@ def acceptance(server, args, temperature, depth):
     drafted = accepted = 0
     for number in range(len(PROMPTS)):
         moved = ask(server, args, temperature, number, {"draft_depth": depth, "draft_tokens": 1})[2]
-        drafted += moved["fathom_draft_tokens_total"]
-        accepted += moved["fathom_draft_accepted_tokens_total"]
+        drafted += moved["fathom_speculative_drafted_total"]
+        accepted += moved["fathom_speculative_accepted_total"]
     return (accepted / drafted if drafted else 0), drafted
 
 

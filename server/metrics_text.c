@@ -195,10 +195,11 @@ static void write_engine(const struct metrics *m, struct buffer *out) {
 	}
 	counter(out, "fathom_prompt_tokens_total", "Prompt tokens processed.",
 	                (double)get(&m->prompt_tokens));
-	counter(out, "fathom_drafts_total", "Drafts that were verified.", (double)get(&m->drafts));
-	counter(out, "fathom_draft_tokens_total", "Tokens that shallower plans drafted.",
+	counter(out, "fathom_speculative_rounds_total", "Drafts that were verified.",
+	                (double)get(&m->drafts));
+	counter(out, "fathom_speculative_drafted_total", "Tokens that shallower plans drafted.",
 	                (double)get(&m->drafted));
-	counter(out, "fathom_draft_accepted_tokens_total",
+	counter(out, "fathom_speculative_accepted_total",
 	                "Of these, tokens that the requested plan chose, too.",
 	                (double)get(&m->draft_accepted));
 	head(out, "fathom_prefix_cache_prompts_total", "counter",

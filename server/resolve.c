@@ -271,13 +271,13 @@ static void settle_time(struct job *job) {
 static bool build(const struct model *model, const struct config *config, struct job *job,
                 struct error *e) {
 	const struct request *request = &job->request;
-	if (request->deadline_expired)
-		return error_set(e, ERROR_DEADLINE_EXCEEDED, "",
-		                "The deadline had passed before the request arrived.");
 	struct depth_spec ignored;
 	if (request->kind == REQUEST_TOKENIZE)
 		return resolve_model_name(model, config, request, &ignored, e)
 		                && resolve_prompts(model, config, job, e);
+	if (request->deadline_expired)
+		return error_set(e, ERROR_DEADLINE_EXCEEDED, "",
+		                "The deadline had passed before the request arrived.");
 	if (!resolve_route(model, request->kind, e)
 	                || !resolve_policy(model, config, request, &job->policy, e)
 	                || !resolve_prompts(model, config, job, e)

@@ -225,6 +225,8 @@ static void answer_plan(struct call *call) {
 	struct plan_answer plan;
 	struct answer_depth depth;
 	struct buffer body = { 0 };
+	size_t n_warnings;
+	char **warnings = compose_warnings(job, &n_warnings);
 	identify(call, job);
 	engine_plan(call->generation->engine, job, &plan);
 	compose_depth(job, &plan.subnet, plan.reason, NULL, &depth);
@@ -239,8 +241,14 @@ static void answer_plan(struct call *call) {
 		buffer_json_f64(&body, plan.budget_ms);
 	else
 		buffer_puts(&body, "null");
-	buffer_printf(&body, ",\"predicted_tokens\":%d,\"fits\":%s}", plan.predicted_tokens,
+	buffer_printf(&body, ",\"predicted_tokens\":%d,\"fits\":%s", plan.predicted_tokens,
 	                plan.fits ? "true" : "false");
+	for (size_t i = 0; i < n_warnings; i++) {
+		buffer_puts(&body, i ? "," : ",\"warnings\":[");
+		buffer_json_string(&body, warnings[i], strlen(warnings[i]));
+	}
+	buffer_puts(&body, n_warnings ? "]}" : "}");
+	compose_warnings_free(warnings, n_warnings);
 	call_answer(call, 200, NULL, &body);
 }
 

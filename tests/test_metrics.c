@@ -53,10 +53,11 @@ TEST(every_metric_of_the_contract_is_there) {
 		"step_seconds", "step_rows", "layer_rows_total", "depth_selected_total",
 		"budget_requests_total", "prediction_error_ratio", "kv_cache_usage_ratio",
 		"rejected_total", "deadline_exceeded_total", "cancelled_total",
-		"predicted_wait_seconds", "engine_busy_seconds_total", "connections", "build_info",
-		"model_info", "step_prediction_error_ratio", "machine_pace_ratio",
-		"machine_mean_ratio", "interference_seconds", "margin_ratio",
-		"step_prediction_error_quantile", "request_prediction_error_quantile" };
+		"speculative_drafted_total", "speculative_accepted_total", "predicted_wait_seconds",
+		"engine_busy_seconds_total", "connections", "build_info", "model_info",
+		"step_prediction_error_ratio", "machine_pace_ratio", "machine_mean_ratio",
+		"interference_seconds", "margin_ratio", "step_prediction_error_quantile",
+		"request_prediction_error_quantile" };
 	struct metrics *m = metrics_create(&four);
 	char *text = render(m);
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

@@ -317,6 +317,12 @@ def a_dry_run_names_the_plan(server):
 
 
 @test
+def a_dry_run_warns_of_what_the_request_would_be_warned_of(server):
+    plan = server.ask("POST", "/v1/plan", {**PROMPT, "frobnicate": 1}).json()
+    same(plan["warnings"], server.complete(**PROMPT, frobnicate=1).json()["warnings"])
+
+
+@test
 def a_generous_budget_gets_full_depth_and_is_met(server):
     a = server.complete(**PROMPT, latency_budget_ms=20000).json()
     same((a["depth"]["requested"], a["depth"]["used"]), ("auto", 6))

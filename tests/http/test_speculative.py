@@ -84,7 +84,7 @@ def a_stream_is_the_same(server):
 
 @test
 def usage_and_metrics_count_drafted_tokens(server):
-    drafted, accepted = (server.gauge(f"draft_{name}tokens_total") for name in ("", "accepted_"))
+    drafted, accepted = (server.gauge(f"speculative_{name}_total") for name in ("drafted", "accepted"))
     told = [0, 0]
     for seed in range(12):
         details = ask(server, **{**GREEDY, "seed": seed, "prompt": PROMPT[seed:], "speculative": True})[
@@ -92,16 +92,16 @@ def usage_and_metrics_count_drafted_tokens(server):
         told[0] += details["accepted_prediction_tokens"]
         told[1] += details["rejected_prediction_tokens"]
     assert sum(told) > 0, told
-    same(server.gauge("draft_tokens_total") - drafted, sum(told))
-    same(server.gauge("draft_accepted_tokens_total") - accepted, told[0])
+    same(server.gauge("speculative_drafted_total") - drafted, sum(told))
+    same(server.gauge("speculative_accepted_total") - accepted, told[0])
 
 
 @test
 def without_it_nothing_is_drafted(server):
-    before = server.gauge("draft_tokens_total")
+    before = server.gauge("speculative_drafted_total")
     details = ask(server, **GREEDY)["usage"].get("completion_tokens_details") or {}
     same([details.get(k, 0) for k in ("accepted_prediction_tokens", "rejected_prediction_tokens")], [0, 0])
-    same(server.gauge("draft_tokens_total"), before)
+    same(server.gauge("speculative_drafted_total"), before)
 
 
 @test
