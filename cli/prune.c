@@ -283,12 +283,12 @@ static bool ends_with(const char *name, const char *end) {
 	return n >= m && strcmp(name + n - m, end) == 0;
 }
 
-/* Weights in any form, and what was measured at the old folder's depths. */
+/* Weights in any form, packed ones too, and what was measured at the old folder's depths. */
 static bool stays_behind(const char *name) {
 	static const char *const names[] = { "config.json", "quality.json", "plans.json",
 		"model.safetensors.index.json", "pytorch_model.bin.index.json" };
 	static const char *const ends[] = { ".safetensors", ".bin", ".pt", ".pth", ".h5",
-		".msgpack", ".onnx", ".new" };
+		".msgpack", ".onnx", ".new", ".packed", ".cost.json", ".part" };
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		if (strcmp(name, names[i]) == 0)
 			return true;

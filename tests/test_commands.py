@@ -266,6 +266,16 @@ def prune_keeps_the_bytes_of_the_layers_that_stay():
     check_pruned(MT, ["--encoder-layers", "3"], {"encoder": [3], "decoder": [0, 1, 2]})
 
 
+def prune_leaves_packed_weights_and_costs_behind():
+    whole, out = (tempfile.mktemp(dir=FOLDER) for _ in range(2))
+    shutil.copytree(OPT, whole)
+    for name in ("fathom-f32-c.packed", "fathom-f32-c.cost.json", "notes.txt"):
+        with open(os.path.join(whole, name), "w", encoding="utf-8") as f:
+            f.write("of the whole")
+    run("prune", whole, "--depth", "2", "--out", out)
+    assert [n for n in os.listdir(out) if n.startswith(("fathom-", "notes"))] == ["notes.txt"]
+
+
 def a_pruned_folder_measures_as_its_plan_does():
     path = file_with("\n".join(" ".join(line) for line in LINES) + "\n")
     out = check_pruned(LM, ["--layers", "0,3"], {"decoder": [0, 3]})
@@ -376,6 +386,7 @@ TESTS = [perplexity_follows_fairseqs_blocks_and_windows,
          translations_are_scored_and_compared, depths_may_be_listed_in_any_way,
          a_picture_and_quality_json_are_written, inspect_counts_what_the_file_holds,
          inspect_shows_the_rate_that_suits_a_depth, prune_keeps_the_bytes_of_the_layers_that_stay,
+         prune_leaves_packed_weights_and_costs_behind,
          a_pruned_folder_measures_as_its_plan_does, prune_refuses_what_it_would_overwrite,
          search_finds_the_best_plan_where_it_tries_all, tuned_plans_are_used_by_eval,
          search_of_two_stacks_lists_every_pair, wrong_flags_end_with_2_and_one_sentence,
