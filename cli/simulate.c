@@ -72,7 +72,8 @@ static const char usage[] =
                 "  --feasible SHARE       with --save-trace: leave out requests whose budgets an\n"
                 "                         idle server cannot meet in this share (0.8) of them\n"
                 "  --quiet                no progress\n\n"
-                "The load, as for fathom bench:\n";
+                "The load, as for fathom bench (NUMBER: 128, 64..256 evenly between, or\n"
+                "lognormal:MEDIAN:SIGMA):\n";
 
 /* ---- flags ---- */
 

@@ -33,9 +33,9 @@ struct config {
 	char *served_model_names[CONFIG_NAMES];
 	int n_served_model_names; /* 0: the model folder's name */
 	char kernels[16];         /* auto | native | blas */
-	char cpu_level[16];       /* auto | c | avx2 | avx512 */
+	char cpu_level[16];       /* auto | c | avx2 | avx512 | avx512-vnni | avx512-bf16 */
 	int threads;              /* 0: from affinity mask and cgroup quota */
-	char pin[256];            /* auto | off | processors: "0-3,8" */
+	char pin[256];            /* off | auto | processors: "0-3,8" */
 	char weights[16];         /* auto | f32 | bf16 | int8 | int4 */
 	char kv[16];              /* auto | f32 | bf16 */
 	char packed_cache[16];    /* auto | read | off */
@@ -81,7 +81,7 @@ struct config {
 	int64_t queue_tokens;
 	int prompts, inputs, n, best_of, beams, stops, stop_bytes, logit_bias, top_logprobs,
 	                logprob_entries, embedding_values, fill_top_k, json_depth, json_values;
-	int64_t max_deadline_ms;
+	int max_deadline_ms;
 	int overload_status; /* 503 or 429 */
 	int retry_after_ms;  /* smallest Retry-After */
 

@@ -99,7 +99,12 @@ void config_help(FILE *out, bool markdown) {
 		                "underscores, and an environment variable FATHOM_NAME. Flags win "
 		                "over the environment,\n"
 		                "the environment over the file. Times take ms, s or min; sizes "
-		                "take K, M or G.\n");
+		                "take K, M or G.\n"
+		                "What may be repeated is a list in the file, with commas in the "
+		                "environment, and replaces\n"
+		                "what the level below says; tiers are an object in the file. A "
+		                "switch is turned off by\n"
+		                "--no-NAME or --NAME=false.\n");
 }
 
 static json_t *option_value(const struct option *option, const struct config *config) {

@@ -70,7 +70,7 @@ const struct option option_table[] = {
 	                "hash all of the packed weights before they are used"),
 	BYTES(model, "kv-bytes", kv_bytes, "0", 0, INT64_C(1) << 50,
 	                "size limit of the KV pool; 0: a quarter of the memory left after the "
-	                "weights"),
+	                "weights, but no more than --max-running texts of full length need"),
 	INT(model, "max-rows", max_rows, "512", 1, 8192, "most tokens in one step"),
 	INT(model, "prefill-rows", prefill_rows, "128", 1, 8192,
 	                "most prompt tokens in a step that also continues running answers"),
@@ -88,7 +88,7 @@ const struct option option_table[] = {
 	INT(model, "max-running", max_running, "64", 1, 4096, "most sequences that run at once"),
 
 	WORD(depth, "default-depth", default_depth, "full", NULL,
-	                "depth of a request that names none: full, a number, or a tier"),
+	                "depth of a request that names none: full, auto, a number, or a tier"),
 	WORD(depth, "plan-rule", plan_rule, "", "|even|ends|prefix|tuned",
 	                "how a depth becomes layers; empty: the model folder's own rule, else "
 	                "even"),
@@ -103,7 +103,7 @@ const struct option option_table[] = {
 	                "a fraction of them (0.25, of both stacks); fast, balanced and full are "
 	                "always there" },
 	INT(depth, "default-max-tokens", default_max_tokens, "128", 1, 1000000,
-	                "tokens generated when a request does not say"),
+	                "tokens generated where neither the request nor the model folder says"),
 	INT(depth, "default-target-tokens", default_target_tokens, "200", 1, 1000000,
 	                "the same for encoder-decoder checkpoints"),
 	WORD(depth, "chat-template", chat_template, "auto", "auto|none|plain",
@@ -131,10 +131,12 @@ const struct option option_table[] = {
 	                "a client that shuts down its sending side has left, or stays"),
 
 	TEXT(access_, "api-key-file", api_key_file, NULL,
-	                "one key per line: KEY [name=LABEL] [rate=N/s|N/min] [priority=P]"),
+	                "one key of 8 or more characters per line: KEY [name=LABEL] "
+	                "[rate=N/s|N/min] [priority=P, the most urgent that it may ask for]"),
 	LIST(access_, "cors-origin", cors_origins, n_cors_origins, CONFIG_ORIGINS,
 	                "origin that browsers may call from; may be repeated"),
-	FLAG(access_, "metrics-public", metrics_public, "false", "/metrics needs no key"),
+	FLAG(access_, "metrics-public", metrics_public, "false",
+	                "/metrics needs no key on the main listener either"),
 	FLAG(access_, "page", page, "true", "serve the page at /"),
 
 	BYTES(limits, "body-bytes", body_bytes, "1M", KIB, GIB, "largest request body"),
