@@ -246,7 +246,7 @@ def fathom_takes_the_arguments_and_listens_on_the_ports():
         s = settings(name)
         same((s["port"], s["host"], s["admin_port"], s["admin_host"]),
              (ports["http"], "0.0.0.0", ports["admin"], "0.0.0.0"))
-        same(s["metrics_public"], True)  # the scraper has no key
+        same(s["metrics_public"], False)  # the scraper asks the admin port, where it needs no key
 
 
 @with_kubectl

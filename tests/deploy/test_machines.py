@@ -87,7 +87,7 @@ def what_compose_says_of_a_replica_is_so():
         config = replica(name)
         grace = int(re.fullmatch(r"(\d+)s", services[name]["stop_grace_period"]).group(1))
         assert grace > drain_seconds(config), grace
-        same((config["admin_host"], config["metrics_public"]), ("0.0.0.0", True))
+        same((config["admin_host"], config["metrics_public"]), ("0.0.0.0", False))
 
 
 @test

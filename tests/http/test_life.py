@@ -247,6 +247,7 @@ def keys_are_checked():
             # Cancelling relieves the server: a rate does not stand in its way.
             same(s.ask("DELETE", "/v1/requests/cmpl-unknown", headers=beta).status, 404)
             same(s.ask("POST", "/drain", admin=True).status, 401)
+            same(s.ask("GET", "/metrics", admin=True).status, 200)
             assert eventually(lambda: any(e["key"] == "alpha" for e in s.lines("request")))
             assert "sk-alpha-1" not in s.errors()
 
