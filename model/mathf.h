@@ -14,13 +14,16 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Added to a number far below 2^22 it leaves the nearest integer (of two the even one) in the low
+ * bits. */
+#define MATHF_ROUND 0x1.8p+23f
+
 /* exp(x) = 2^n exp(r), r = x - n ln 2; exp(r) = 1 + r (1 + r Q(r)). */
 #define EXP_MIN -104.0f /* exp is 0 from here down */
 #define EXP_MAX 89.0f   /* and infinite from here up */
 #define EXP_LOG2E 0x1.715476p+0f
 #define EXP_LN2_HIGH 0x1.62e430p-1f
 #define EXP_LN2_LOW -0x1.05c610p-29f
-#define EXP_ROUND 0x1.8p+23f /* adding it leaves the nearest integer in the low bits */
 #define EXP_Q0 0x1.fffffcp-2f
 #define EXP_Q1 0x1.555490p-3f
 #define EXP_Q2 0x1.5558a2p-5f
@@ -77,8 +80,8 @@ static inline float mathf_max(float a, float b) {
 static inline float mathf_exp(float x) {
 	x = x < EXP_MIN ? EXP_MIN : x;
 	x = x > EXP_MAX ? EXP_MAX : x;
-	float shifted = __builtin_fmaf(x, EXP_LOG2E, EXP_ROUND);
-	float n = shifted - EXP_ROUND;
+	float shifted = __builtin_fmaf(x, EXP_LOG2E, MATHF_ROUND);
+	float n = shifted - MATHF_ROUND;
 	float r = __builtin_fmaf(n, -EXP_LN2_HIGH, x);
 	r = __builtin_fmaf(n, -EXP_LN2_LOW, r);
 	float p = EXP_Q4;
@@ -89,7 +92,7 @@ static inline float mathf_exp(float x) {
 	p = __builtin_fmaf(p, r, 1.0f);
 	p = __builtin_fmaf(p, r, 1.0f);
 	/* 2^n in two factors, so that neither leaves the range of normal numbers. */
-	int32_t power = (int32_t)(mathf_bits(shifted) - mathf_bits(EXP_ROUND));
+	int32_t power = (int32_t)(mathf_bits(shifted) - mathf_bits(MATHF_ROUND));
 	int32_t half = power >> 1;
 	float first = mathf_from_bits((uint32_t)(half + 127) << 23);
 	float second = mathf_from_bits(((uint32_t)power - (uint32_t)half + 127u) << 23);

@@ -7,17 +7,21 @@
  * on every processor, because every output element has one fixed order of additions that depends
  * neither on the number of rows, nor on threads, nor on the width of a vector:
  *
- *   - linear, f32:  acc = fmaf(x[k], w[k], acc) from 0, k strictly upwards, one chain per element; then + bias; then the
- *              activation; then, with `add`, y = y + value.
- *   - linear, bf16: the same on the weights widened to f32; with VDPBF16PS (level avx512-bf16) in that instruction's
- *              own rounding, inputs rounded to bf16: there, and only there, bits differ between levels.
- *   - linear, int8 and int4: see model/quantise.h; sums of integers are exact, so their order is free.
- *   - attention: the dots over head_dim are one such chain, and so is the sum over the keys of a tile; the tiles are
- *              joined in ascending order. A key that a query does not see has weight 0.
- *   - sums and maxima over a row (norm, weights of a tile, softmax): 16 virtual lanes, lane j takes the elements j,
- *              j + 16, ... in order, and the lanes are joined in a fixed tree (8, 4, 2, 1 apart).
- *   - max is `a > b ? a : b` in a fixed order; exp, tanh and erf are our own polynomials (model/mathf.h); no libm, no
- *              reciprocal estimates.
+ *	linear, f32     acc = fmaf(x[k], w[k], acc) from 0, k strictly upwards, one chain per
+ *	                element; then + bias; then the activation; then, with `add`, y = y + value
+ *	linear, bf16    the same on the weights widened to f32; with VDPBF16PS (avx512-bf16) in
+ *	                that instruction's own rounding, inputs rounded to bf16: there, and only
+ *	                there, bits differ between levels
+ *	linear, int     int8 and int4: model/quantise.h; sums of integers are exact, so their order
+ *	                is free
+ *	attention       the dots over head_dim are one such chain, and so is the sum over the keys
+ *	                of a tile; the tiles are joined in ascending order; a key that a query does
+ *	                not see has weight 0
+ *	rows            sums and maxima over a row (norm, weights of a tile, softmax): 16 virtual
+ *	                lanes, lane j takes the elements j, j + 16, ... in order, and the lanes are
+ *	                joined in a fixed tree (8, 4, 2, 1 apart)
+ *	functions       max is `a > b ? a : b` in a fixed order; exp, tanh and erf are our own
+ *	                polynomials (model/mathf.h); no libm, no reciprocal estimates
  *
  * Any NaN counts as equal to any other. The floating-point environment must be the default one
  * (ops_float_env_ok).
@@ -90,7 +94,7 @@ struct linear {
 	const float *bias; /* [n_out] or NULL */
 	const void *x;     /* [rows] inputs: f32 [n_in], or what format_ops::input made of it */
 	size_t x_stride;   /* bytes from one row to the next */
-	float *y; /* row i is y + (y_rows ? y_rows[i] : i) * ldy; at least n_out floats are valid in a row */
+	float *y;          /* row i is y + (y_rows ? y_rows[i] : i) * ldy, [n_out] */
 	size_t ldy;
 	const int32_t *y_rows; /* scatter map or NULL */
 	int rows;
@@ -109,7 +113,8 @@ struct norm {
 	const float *gain, *bias; /* [dim] */
 	float eps;
 	int dim;
-	float *out; /* row i at out + i * ldo, or, in place of a gather, at the same index as x if out == x */
+	/* Row i at out + i * ldo, or, in place of a gather, at the same index as x if out == x. */
+	float *out;
 	size_t ldo;
 	const int32_t *out_rows; /* NULL: i */
 };
@@ -161,11 +166,13 @@ struct attend {
 struct format_ops {
 	const char *arithmetic; /* one sentence for /v1/models */
 	size_t (*matrix_bytes)(int n_out, int n_in);
-	/* Packs rows [first, first + count) of W, given row-major as src[count][n_in], into data. first is a multiple of
-	 * panel; count is too, unless the rows end at n_out (the last panel is then filled up with zeros). Rows of
-	 * different panels may be packed by different threads. */
-	void (*pack)(void *data, int n_out, int n_in, const float *src, int first, int count);
-	/* Writes row `out` of W, n_in floats (embedding look-up in a tied matrix): what the products use. */
+	/*
+	 * Packs rows [first, first + count) of W, given row-major as src[count][n_in], into data.
+	 * first is a multiple of panel; count is too, unless these are the last rows (their panel is
+	 * then filled up with zeros). Rows of different panels may be packed by different threads.
+	 */
+	void (*pack)(void *data, int n_in, const float *src, int first, int count);
+	/* Writes row `out` of W, n_in floats, as the products use it: embeddings are looked up so. */
 	void (*unpack_row)(const struct matrix *w, int out, float *dst);
 	/*
 	 * Bytes of a row of inputs as `linear` reads it, a multiple of 64, and how it is made of n_in
@@ -173,7 +180,8 @@ struct format_ops {
 	 */
 	size_t (*input_bytes)(int n_in);
 	void (*input)(const float *x, int n_in, void *ret_input);
-	/* Output channels of panels [first_panel, end_panel). Disjoint ranges may run on different threads. */
+	/* Outputs of the panels [first_panel, end_panel). Disjoint ranges may run on different
+	 * threads. */
 	void (*linear)(const struct linear *l, int first_panel, int end_panel);
 };
 
@@ -190,17 +198,21 @@ struct ops {
 	void (*kv_store)(const struct kv_rows *rows);
 	void (*attend)(const struct attend *a);
 	size_t (*attend_scratch)(int head_dim);
-	/* Largest of x[0..n) and sum of exp(x - largest), both in the fixed order; one block of columns of a softmax. */
+	/* Largest of x[0..n) and sum of exp(x - largest), both in the fixed order: one block of
+	 * columns of a softmax. */
 	void (*max_sum_exp)(const float *x, int n, float *ret_max, float *ret_sum);
 };
 
-/* The tables; NULL where they are not built (ops_blas without OpenBLAS, x86 levels elsewhere). */
+/*
+ * The tables, static; NULL where they are not built (ops_blas without OpenBLAS, x86 levels
+ * elsewhere). The first call of each must not race with another. ops_blas sets OpenBLAS to one
+ * thread.
+ */
 const struct ops *ops_c(void);
 const struct ops *ops_avx2(void);
 const struct ops *ops_avx512(void);
 const struct ops *ops_avx512_vnni(void);
 const struct ops *ops_avx512_bf16(void);
-/* Sets OpenBLAS to one thread. The first call must not race with another. */
 const struct ops *ops_blas(void);
 
 /* Whether OpenBLAS multiplies correctly here: a few products against the C table. A sentence if not. */

@@ -12,7 +12,7 @@ typedef __m256 vec;
 typedef __m256 vec_mask;
 
 enum { LANES = 8, PANEL = 16, ROWS_MAX = 6 };
-#define TILE_EACH(T) T(1) T(2) T(3) T(4) T(5) T(6)
+#define TILE_EACH(T, of) T(1, of) T(2, of) T(3, of) T(4, of) T(5, of) T(6, of)
 
 static inline vec vec_zero(void) {
 	return _mm256_setzero_ps();
@@ -101,7 +101,8 @@ static inline vec vec_choose(vec_mask mask, vec a, vec b) {
 
 /* p * 2^n in two steps, n being in the low bits of `shifted` (mathf_exp). */
 static inline vec vec_scale(vec p, vec shifted) {
-	const __m256i bias = _mm256_set1_epi32(127), round = _mm256_set1_epi32(0x4b400000);
+	const __m256i bias = _mm256_set1_epi32(127),
+	              round = _mm256_castps_si256(vec_set(MATHF_ROUND));
 	__m256i power = _mm256_sub_epi32(_mm256_castps_si256(shifted), round);
 	__m256i half = _mm256_srai_epi32(power, 1);
 	__m256i rest = _mm256_sub_epi32(power, half);

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "model/mathf.h"
 #include "model/ops.h"
 #include "model/ops_shared.h"
 
@@ -24,8 +23,7 @@ static size_t blas_matrix_bytes(int n_out, int n_in) {
 	return (size_t)n_out * (size_t)n_in * sizeof(float);
 }
 
-static void blas_pack(void *data, int n_out, int n_in, const float *src, int first, int count) {
-	(void)n_out;
+static void blas_pack(void *data, int n_in, const float *src, int first, int count) {
 	memcpy((float *)data + (size_t)first * (size_t)n_in, src,
 	                (size_t)count * (size_t)n_in * sizeof(float));
 }
@@ -33,33 +31,6 @@ static void blas_pack(void *data, int n_out, int n_in, const float *src, int fir
 static void blas_unpack_row(const struct matrix *w, int out, float *dst) {
 	memcpy(dst, (const float *)w->data + (size_t)out * (size_t)w->n_in,
 	                (size_t)w->n_in * sizeof(float));
-}
-
-static float activate(float x, enum activation activation) {
-	switch (activation) {
-	case ACTIVATION_NONE:
-		return x;
-	case ACTIVATION_RELU:
-		return mathf_max(0.0f, x);
-	case ACTIVATION_GELU:
-		return mathf_gelu(x);
-	case ACTIVATION_GELU_TANH:
-		return mathf_gelu_tanh(x);
-	case ACTIVATION_TANH:
-		return mathf_tanh(x);
-	case ACTIVATION_SILU:
-		return mathf_silu(x);
-	}
-	return x;
-}
-
-/* to[0..count) = the finished value of the sums in from[0..count), for channels from `first` on. */
-static void finish(const struct linear *l, const float *from, float *to, int first, int count) {
-	for (int c = 0; c < count; c++) {
-		float value = l->bias ? from[c] + l->bias[first + c] : from[c];
-		value = activate(value, l->activation);
-		to[c] = l->add ? to[c] + value : value;
-	}
 }
 
 static void multiply(const struct linear *l, int row, int rows, int first, int count, float *to,
@@ -87,8 +58,8 @@ static void linear_by_tiles(const struct linear *l, int first, int end) {
 			int count = end - c < TILE_COLUMNS ? end - c : TILE_COLUMNS;
 			multiply(l, row, rows, c, count, tile, TILE_COLUMNS);
 			for (int i = 0; i < rows; i++)
-				finish(l, tile + i * TILE_COLUMNS, linear_row(l, row + i) + c, c,
-				                count);
+				scalar_finish(l, tile + i * TILE_COLUMNS,
+				                linear_row(l, row + i) + c, c, count);
 		}
 	}
 }
@@ -107,7 +78,7 @@ static void blas_linear(const struct linear *l, int first_panel, int end_panel) 
 		return;
 	for (int i = 0; i < l->rows; i++) {
 		float *y = linear_row(l, i) + first;
-		finish(l, y, y, first, end - first);
+		scalar_finish(l, y, y, first, end - first);
 	}
 }
 
@@ -159,7 +130,7 @@ static bool agrees(const float *weights, const float *x, float *packed, float *o
 		const struct ops *ops = tables[i];
 		int panels = (n_out + ops->panel - 1) / ops->panel;
 		const struct format_ops *f32 = &ops->formats[WEIGHTS_F32];
-		f32->pack(packed, n_out, n_in, weights, 0, n_out);
+		f32->pack(packed, n_in, weights, 0, n_out);
 		struct matrix w = { n_out, n_in, panels, WEIGHTS_F32, packed };
 		struct linear l = { .w = &w, .x = x, .y = results[i] };
 		l.x_stride = (size_t)n_in * sizeof(float);

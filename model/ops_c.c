@@ -10,48 +10,15 @@
 
 enum { PANEL = 16 };
 
-static size_t c_matrix_bytes(int n_out, int n_in) {
-	return panels_bytes(PANEL, n_out, n_in);
-}
+#include "model/panels.h"
 
-static void c_pack(void *data, int n_out, int n_in, const float *src, int first, int count) {
-	(void)n_out;
-	panels_pack(PANEL, data, n_in, src, first, count);
-}
-
-static void c_unpack_row(const struct matrix *w, int out, float *dst) {
-	panels_unpack_row(PANEL, w, out, dst);
-}
-
-static float activate(float x, enum activation activation) {
-	switch (activation) {
-	case ACTIVATION_NONE:
-		return x;
-	case ACTIVATION_RELU:
-		return mathf_max(0.0f, x);
-	case ACTIVATION_GELU:
-		return mathf_gelu(x);
-	case ACTIVATION_GELU_TANH:
-		return mathf_gelu_tanh(x);
-	case ACTIVATION_TANH:
-		return mathf_tanh(x);
-	case ACTIVATION_SILU:
-		return mathf_silu(x);
-	}
-	return x;
-}
-
-/* Bias, activation and residual for the sums of one row of one panel; writes y. */
+/* Writes what the sums of one row of one panel become. */
 static void finish(const struct linear *l, const float *sums, int row, int first) {
-	float *y = linear_row(l, row) + first;
-	for (int c = 0; c < PANEL && first + c < l->w->n_out; c++) {
-		float value = l->bias ? sums[c] + l->bias[first + c] : sums[c];
-		value = activate(value, l->activation);
-		y[c] = l->add ? y[c] + value : value;
-	}
+	int left = l->w->n_out - first;
+	scalar_finish(l, sums, linear_row(l, row) + first, first, left < PANEL ? left : PANEL);
 }
 
-static void c_linear(const struct linear *l, int first_panel, int end_panel) {
+static void c_f32_linear(const struct linear *l, int first_panel, int end_panel) {
 	int n_in = l->w->n_in;
 	for (int panel = first_panel; panel < end_panel; panel++) {
 		const float *w = (const float *)l->w->data + (size_t)panel * PANEL * (size_t)n_in;
@@ -66,20 +33,7 @@ static void c_linear(const struct linear *l, int first_panel, int end_panel) {
 	}
 }
 
-static size_t c_bf16_matrix_bytes(int n_out, int n_in) {
-	return bf16_panels_bytes(PANEL, n_out, n_in);
-}
-
-static void c_bf16_pack(void *data, int n_out, int n_in, const float *src, int first, int count) {
-	(void)n_out;
-	bf16_panels_pack(PANEL, data, n_in, src, first, count);
-}
-
-static void c_bf16_unpack_row(const struct matrix *w, int out, float *dst) {
-	bf16_panels_unpack_row(PANEL, w, out, dst);
-}
-
-/* The sums of c_linear over the widened weights. */
+/* The sums of c_f32_linear over the widened weights. */
 static void c_bf16_linear(const struct linear *l, int first_panel, int end_panel) {
 	int n_in = l->w->n_in;
 	const uint16_t *w = l->w->data;
@@ -88,8 +42,7 @@ static void c_bf16_linear(const struct linear *l, int first_panel, int end_panel
 			const float *x = linear_input(l, row);
 			float acc[PANEL] = { 0 };
 			for (int k = 0; k < n_in; k++) {
-				const uint16_t *at =
-				                w + bf16_panels_at(PANEL, n_in, panel * PANEL, k);
+				const uint16_t *at = w + bf16_at(n_in, panel * PANEL, k);
 				for (int c = 0; c < PANEL; c++)
 					acc[c] = __builtin_fmaf(
 					                x[k], bf16_widen(at[2 * c]), acc[c]);
@@ -243,20 +196,29 @@ const struct ops *ops_c(void) {
 		.formats = {
 			[WEIGHTS_F32] = {
 				.arithmetic = "f32, one fused multiply-add chain per output, plain C",
-				.matrix_bytes = c_matrix_bytes,
-				.pack = c_pack,
-				.unpack_row = c_unpack_row,
-				.linear = c_linear,
+				PANELS(f32),
+				.linear = c_f32_linear,
 			},
 			[WEIGHTS_BF16] = {
 				.arithmetic = "bf16 weights widened, f32 inputs and sums, plain C",
-				.matrix_bytes = c_bf16_matrix_bytes,
-				.pack = c_bf16_pack,
-				.unpack_row = c_bf16_unpack_row,
+				PANELS(bf16),
 				.linear = c_bf16_linear,
 			},
-			[WEIGHTS_INT8] = SCALAR_INT8,
-			[WEIGHTS_INT4] = SCALAR_INT4,
+			[WEIGHTS_INT8] = {
+				.arithmetic = "int8 weights and inputs, exact integer sums, plain C",
+				PANELS(int8),
+				.input_bytes = c_int_input_bytes,
+				.input = c_int_input,
+				.linear = c_int8_linear,
+			},
+			[WEIGHTS_INT4] = {
+				.arithmetic = "int4 weights, int8 inputs, exact integer sums of "
+				              "groups, plain C",
+				PANELS(int4),
+				.input_bytes = c_int_input_bytes,
+				.input = c_int_input,
+				.linear = c_int4_linear,
+			},
 		},
 		.norm = c_norm,
 		.kv_store = c_kv_store,

@@ -104,7 +104,7 @@ static void pack_chunk(
 		gather(scratch, job, first, count, scratch + p->chunk_floats);
 		src = scratch;
 	}
-	p->ops->formats[job->format].pack(job->data, job->n_out, job->n_in, src, first, count);
+	p->ops->formats[job->format].pack(job->data, job->n_in, src, first, count);
 }
 
 static void pack_member(void *arg, int member) {

@@ -47,7 +47,7 @@ static uint64_t hash_format(const struct format_ops *format, const float *values
 	if (!data)
 		return 0;
 	memset(data, 0, bytes);
-	format->pack(data, PROBE_OUT, PROBE_IN, values, 0, PROBE_OUT);
+	format->pack(data, PROBE_IN, values, 0, PROBE_OUT);
 	uint64_t hash = hash_bytes(data, bytes, seed);
 	free(data);
 	return hash;

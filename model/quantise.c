@@ -9,8 +9,7 @@
 #include "model/mathf.h"
 #include "model/ops.h"
 
-#define ROUND 0x1.8p+23f /* adding it leaves the nearest integer in the low bits */
-#define TINY 0x1p-100f   /* magnitudes below count as 0 */
+#define TINY 0x1p-100f /* magnitudes below count as 0 */
 
 float quantise_scale(const float *x, int n, float *ret_factor) {
 	uint32_t largest = 0; /* magnitudes are ordered as their bits are, NaN above infinity */
@@ -30,7 +29,7 @@ float quantise_scale(const float *x, int n, float *ret_factor) {
 
 /* The nearest integer, the even one of two, of a number far below 2^22. */
 static int nearest(float x) {
-	return (int)(int32_t)(mathf_bits(x + ROUND) - mathf_bits(ROUND));
+	return (int)(int32_t)(mathf_bits(x + MATHF_ROUND) - mathf_bits(MATHF_ROUND));
 }
 
 float quantise_int8(const float *x, int n, int8_t *ret_q) {
@@ -54,7 +53,7 @@ static void try_step(const float *v, float f, float *ret_vq, float *ret_qq) {
 	for (int k = 0; k < INT4_GROUP; k += LANES) {
 		lanes from, q;
 		memcpy(&from, v + k, sizeof from);
-		q = from * f + ROUND - ROUND; /* -8 .. 8, since 8.5 goes to 8 */
+		q = from * f + MATHF_ROUND - MATHF_ROUND; /* -8 .. 8, since 8.5 goes to 8 */
 		q -= (lanes)((lanes_mask)one & (q > 7.0f));
 		vq += from * q;
 		qq += q * q;

@@ -47,9 +47,9 @@
 struct matrix;
 
 enum {
-	INT_INPUTS_MAX =
-	                133144, /* more could overflow the sum of an int8 product: matrix_bytes is 0 then */
-	INT4_GROUP = 64,
+	/* More could overflow the sum of an int8 product: matrix_bytes is 0 then. */
+	INT_INPUTS_MAX = 133144,
+	INT4_GROUP = 64, /* inputs */
 };
 
 /* The scale by the rule above: NaN, 0, or m / 127; then ret_factor is 127 / m, else 0. */

@@ -22,19 +22,6 @@ static float row_scale(const void *input) {
 	return scale;
 }
 
-static size_t c_int8_matrix_bytes(int n_out, int n_in) {
-	return int8_panels_bytes(PANEL, n_out, n_in);
-}
-
-static void c_int8_pack(void *data, int n_out, int n_in, const float *src, int first, int count) {
-	(void)n_out;
-	int8_panels_pack(PANEL, data, n_in, src, first, count);
-}
-
-static void c_int8_unpack_row(const struct matrix *w, int out, float *dst) {
-	int8_panels_unpack_row(PANEL, w, out, dst);
-}
-
 static void c_int8_linear(const struct linear *l, int first_panel, int end_panel) {
 	int n_in = l->w->n_in, quads = (n_in + 3) / 4;
 	size_t panel_bytes = int8_panels_bytes(PANEL, PANEL, n_in);
@@ -55,19 +42,6 @@ static void c_int8_linear(const struct linear *l, int first_panel, int end_panel
 			finish(l, values, row, panel * PANEL);
 		}
 	}
-}
-
-static size_t c_int4_matrix_bytes(int n_out, int n_in) {
-	return int4_panels_bytes(PANEL, n_out, n_in);
-}
-
-static void c_int4_pack(void *data, int n_out, int n_in, const float *src, int first, int count) {
-	(void)n_out;
-	int4_panels_pack(PANEL, data, n_in, src, first, count);
-}
-
-static void c_int4_unpack_row(const struct matrix *w, int out, float *dst) {
-	int4_panels_unpack_row(PANEL, w, out, dst);
 }
 
 /* The integer sum of one group of one output: weights [2][INT4_GROUP / 16][PANEL][4] at its column. */
@@ -109,18 +83,3 @@ static void c_int4_linear(const struct linear *l, int first_panel, int end_panel
 		}
 	}
 }
-
-#define SCALAR_INT8                                                                                \
-	{                                                                                          \
-		.arithmetic = "int8 weights and inputs, exact integer sums, plain C",              \
-		.matrix_bytes = c_int8_matrix_bytes, .pack = c_int8_pack,                          \
-		.unpack_row = c_int8_unpack_row, .input_bytes = c_int_input_bytes,                 \
-		.input = c_int_input, .linear = c_int8_linear,                                     \
-	}
-#define SCALAR_INT4                                                                                \
-	{                                                                                          \
-		.arithmetic = "int4 weights, int8 inputs, exact integer sums of groups, plain C",  \
-		.matrix_bytes = c_int4_matrix_bytes, .pack = c_int4_pack,                          \
-		.unpack_row = c_int4_unpack_row, .input_bytes = c_int_input_bytes,                 \
-		.input = c_int_input, .linear = c_int4_linear,                                     \
-	}

@@ -9,6 +9,8 @@
 enum {
 	CHUNK = 96, /* queries; a multiple of ROWS_MAX */
 	KEY_GROUPS = KV_TILE / LANES_FIXED,
+	PASS_WIDE = KV_TILE / LANES < 8 ? KV_TILE / LANES
+	                                : 8, /* vectors side by side of one query */
 };
 
 /* The queries of a chunk and what they have seen. The arrays by query end with a whole vector. */
@@ -86,7 +88,7 @@ TILE_INLINE void fetch(const void *next, size_t from, size_t count, const int ro
 /* weights[r][key] = the dot of query r and key, for `vectors` vectors of keys. */
 TILE_INLINE void scores_run(const struct pass *p, int key, const int rows, const int vectors,
                 const enum kv_format format) {
-	vec sum[ROWS_MAX][TILE_WIDE], k[TILE_WIDE];
+	vec sum[ROWS_MAX][PASS_WIDE], k[PASS_WIDE];
 	const float *q = p->q;
 	UNROLL
 	for (int r = 0; r < rows; r++) {
@@ -121,7 +123,7 @@ TILE_INLINE void scores_run(const struct pass *p, int key, const int rows, const
  * `partial`: one vector, of which `lanes` exist. */
 TILE_INLINE void values_run(const struct pass *p, int d, int lanes, const int rows,
                 const int vectors, const bool partial, const enum kv_format format) {
-	vec sum[ROWS_MAX][TILE_WIDE], v[TILE_WIDE];
+	vec sum[ROWS_MAX][PASS_WIDE], v[PASS_WIDE];
 	size_t at = (size_t)d;
 	const float *weights = p->weights;
 	float *acc = p->acc + d;
@@ -160,8 +162,9 @@ TILE_INLINE void values_run(const struct pass *p, int d, int lanes, const int ro
 }
 
 /* All keys and all dims of a pass. A few queries take more vectors side by side. */
-#define PASS_OF(rows, wide, format, name)                                                          \
+#define PASS(rows, name, format)                                                                   \
 	static void scores_##name##_##rows(const struct pass *p) {                                 \
+		const int wide = rows == 1 ? PASS_WIDE : 2;                                        \
 		int key = 0;                                                                       \
 		for (; key < p->keys - (rows == 1 ? 0 : LANES); key += wide * LANES)               \
 			scores_run(p, key, rows, wide, format);                                    \
@@ -169,6 +172,7 @@ TILE_INLINE void values_run(const struct pass *p, int d, int lanes, const int ro
 			scores_run(p, key, rows, 1, format);                                       \
 	}                                                                                          \
 	static void values_##name##_##rows(const struct pass *p) {                                 \
+		const int wide = rows == 1 ? PASS_WIDE : 2;                                        \
 		int d = 0;                                                                         \
 		for (; d + wide * LANES <= p->dim; d += wide * LANES)                              \
 			values_run(p, d, LANES, rows, wide, false, format);                        \
@@ -177,24 +181,20 @@ TILE_INLINE void values_run(const struct pass *p, int d, int lanes, const int ro
 		if (d < p->dim)                                                                    \
 			values_run(p, d, p->dim - d, rows, 1, true, format);                       \
 	}
-#define PASS(rows)                                                                                 \
-	PASS_OF(rows, (rows == 1 ? TILE_WIDE : 2), KV_F32, f32)                                    \
-	PASS_OF(rows, (rows == 1 ? TILE_WIDE : 2), KV_BF16, bf16)
+#define PASS_F32(rows, name) PASS(rows, name, KV_F32)
+#define PASS_BF16(rows, name) PASS(rows, name, KV_BF16)
 
-TILE_EACH(PASS)
+TILE_EACH(PASS_F32, f32)
+TILE_EACH(PASS_BF16, bf16)
 
 typedef void pass_function(const struct pass *p);
-#define PASS_SCORES_F32(rows) [rows] = scores_f32_##rows,
-#define PASS_SCORES_BF16(rows) [rows] = scores_bf16_##rows,
-#define PASS_VALUES_F32(rows) [rows] = values_f32_##rows,
-#define PASS_VALUES_BF16(rows) [rows] = values_bf16_##rows,
 static pass_function *const pass_scores[KV_FORMATS][ROWS_MAX + 1] = {
-	[KV_F32] = { TILE_EACH(PASS_SCORES_F32) },
-	[KV_BF16] = { TILE_EACH(PASS_SCORES_BF16) },
+	[KV_F32] = { TILE_EACH(TILE_ENTRY, scores_f32) },
+	[KV_BF16] = { TILE_EACH(TILE_ENTRY, scores_bf16) },
 };
 static pass_function *const pass_values[KV_FORMATS][ROWS_MAX + 1] = {
-	[KV_F32] = { TILE_EACH(PASS_VALUES_F32) },
-	[KV_BF16] = { TILE_EACH(PASS_VALUES_BF16) },
+	[KV_F32] = { TILE_EACH(TILE_ENTRY, values_f32) },
+	[KV_BF16] = { TILE_EACH(TILE_ENTRY, values_bf16) },
 };
 
 /* Queries of a pass and what they see of its tile: the first `seen` keys, each next one `more` more,

@@ -12,7 +12,10 @@ typedef __m512 vec;
 typedef __mmask16 vec_mask;
 
 enum { LANES = 16, PANEL = 32, ROWS_MAX = 12 };
-#define TILE_EACH(T) T(1) T(2) T(3) T(4) T(5) T(6) T(7) T(8) T(9) T(10) T(11) T(12)
+#define TILE_EACH(T, of)                                                                           \
+	T(1, of)                                                                                   \
+	T(2, of)                                                                                   \
+	T(3, of) T(4, of) T(5, of) T(6, of) T(7, of) T(8, of) T(9, of) T(10, of) T(11, of) T(12, of)
 
 static inline vec vec_zero(void) {
 	return _mm512_setzero_ps();
@@ -100,7 +103,7 @@ static inline vec vec_choose(vec_mask mask, vec a, vec b) {
 
 /* p * 2^n, n being in the low bits of `shifted` (mathf_exp): rounded once, as its two steps are. */
 static inline vec vec_scale(vec p, vec shifted) {
-	return _mm512_scalef_ps(p, _mm512_sub_ps(shifted, _mm512_set1_ps(0x1.8p+23f)));
+	return _mm512_scalef_ps(p, _mm512_sub_ps(shifted, vec_set(MATHF_ROUND)));
 }
 
 /* Keeps a sum in its register: the compiler may not look through this. */

@@ -18,10 +18,10 @@ static void dot_input(const float *x, int n_in, void *ret_input) {
 	}
 }
 
-enum { DOT_BYTES = 2 * PANEL * sizeof(uint16_t) }; /* of a pair of inputs in a panel */
+enum { DOT_GROUP_BYTES = 2 * PANEL * sizeof(uint16_t) }; /* of a pair of inputs in a panel */
 
 /* sum += pair number `pair` of each row times the weights at b; a pair is a float's worth of bits. */
-TILE_INLINE void dot_products(vec sum[ROWS_MAX][TILE_WIDE], const char *b,
+TILE_INLINE void dot_products(vec sum[ROWS_MAX][TILE_COLUMNS], const char *b,
                 const struct tile_inputs *x, int pair, const int rows) {
 	vec w[2] = { vec_load((const float *)b), vec_load((const float *)b + LANES) };
 	UNROLL
@@ -36,42 +36,19 @@ TILE_INLINE void dot_products(vec sum[ROWS_MAX][TILE_WIDE], const char *b,
 }
 
 TILE_INLINE void dot_run(const struct tile *t, const int rows) {
-	vec sum[ROWS_MAX][TILE_WIDE];
-	struct tile_inputs x;
-	const char *b = t->b, *ahead = t->lines ? t->ahead : b;
-	int steps = t->count / TILE_STEP, rest = t->count % TILE_STEP;
-	tile_begin(t, sum, rows, 2);
-	tile_inputs_begin(t, &x, rows);
-	for (; steps > 0; steps--) {
-		ahead = tile_fetch(t, ahead);
-		UNROLL
-		for (int k = 0; k < TILE_STEP; k++, b += DOT_BYTES)
-			dot_products(sum, b, &x, k, rows);
-		tile_inputs_pass(&x, TILE_STEP * sizeof(float), rows);
-	}
-	for (; rest > 0; rest--, b += DOT_BYTES) {
-		dot_products(sum, b, &x, 0, rows);
-		tile_inputs_pass(&x, sizeof(float), rows);
-	}
-	tile_end(t, sum, rows, 2);
+	tile_run(t, dot_products, NULL, DOT_GROUP_BYTES, 2 * sizeof(uint16_t), rows);
 }
 
-#define TILE_DOT(rows)                                                                             \
-	static void tile_dot_##rows(const struct tile *t) {                                        \
-		dot_run(t, rows);                                                                  \
-	}
-TILE_EACH(TILE_DOT)
+TILE_FUNCTIONS(dot)
 
 static void dot_linear(const struct linear *l, int first_panel, int end_panel) {
-#define TILE_DOT_ROWS(rows) [rows] = tile_dot_##rows,
-	static tile_function *const tiles[ROWS_MAX + 1] = { TILE_EACH(TILE_DOT_ROWS) };
 	static const struct kernel kernel = {
 		.group = 2,
-		.panel_bytes = DOT_BYTES,
+		.group_bytes = DOT_GROUP_BYTES,
 		.input_bytes = 2 * sizeof(uint16_t),
 		.slice = 512,
 		.block = 512,
-		.tiles = tiles,
+		.tiles = dot_tiles,
 		.finish = sums_finish,
 	};
 	linear_run(&kernel, l, first_panel, end_panel);

@@ -4,6 +4,7 @@
  * inputs as integers, and the sums as floats. Included after model/vector_linear.h and the table's
  * integers.
  */
+#include "model/panels.h"
 #include "model/quantise.h"
 
 enum {
@@ -31,9 +32,9 @@ static float int_scale(const float *x, int n, float *ret_factor) {
 	return quantise_scale(lanes, LANES, ret_factor);
 }
 
-/* The next INT_CHUNK inputs, of which n exist (more: all). Returns the sums of each half (bytes_sums). */
+/* The next INT_CHUNK inputs, of which n exist (more: all), as integers. */
 TILE_INLINE void int_chunk(const float *x, int n, float factor, int8_t *to) {
-	const vec round = vec_set(EXP_ROUND);
+	const vec round = vec_set(MATHF_ROUND);
 	if (!(factor > 0)) {
 		memset(to, 0, INT_CHUNK);
 		return;
@@ -75,43 +76,19 @@ TILE_INLINE void int_finish(const struct kernel *k, const struct linear *l, int 
 	}
 }
 
-static size_t int8_matrix_bytes(int n_out, int n_in) {
-	return int8_panels_bytes(PANEL, n_out, n_in);
+static void int8_finish(const struct kernel *k, const struct linear *l, int panel, int first_row,
+                int rows, const void *sums) {
+	int_finish(k, l, panel, first_row, rows, sums, true);
 }
 
-static void int8_pack(void *data, int n_out, int n_in, const float *src, int first, int count) {
-	(void)n_out;
-	int8_panels_pack(PANEL, data, n_in, src, first, count);
-}
-
-static void int8_unpack_row(const struct matrix *w, int out, float *dst) {
-	int8_panels_unpack_row(PANEL, w, out, dst);
-}
-
-static size_t int4_matrix_bytes(int n_out, int n_in) {
-	return int4_panels_bytes(PANEL, n_out, n_in);
-}
-
-static void int4_pack(void *data, int n_out, int n_in, const float *src, int first, int count) {
-	(void)n_out;
-	int4_panels_pack(PANEL, data, n_in, src, first, count);
-}
-
-static void int4_unpack_row(const struct matrix *w, int out, float *dst) {
-	int4_panels_unpack_row(PANEL, w, out, dst);
+static void int4_finish(const struct kernel *k, const struct linear *l, int panel, int first_row,
+                int rows, const void *sums) {
+	int_finish(k, l, panel, first_row, rows, sums, false);
 }
 
 enum {
-	INT8_STEP = 4 * PANEL,                      /* bytes of one group of inputs in a panel */
+	INT8_GROUP_BYTES = 4 * PANEL,               /* of four inputs in a panel */
 	INT4_SCALES = PANEL * (int)sizeof(int16_t), /* before the weights of a group */
-	INT4_STEP = INT4_SCALES + PANEL * INT4_GROUP / 2,
+	INT4_GROUP_BYTES = INT4_SCALES + PANEL * INT4_GROUP / 2,
 	INT4_QUADS = INT4_GROUP / 8, /* fours of inputs in half a group */
 };
-
-#define VECTOR_INT(bits, sentence)                                                                 \
-	{                                                                                          \
-		.arithmetic = sentence, .matrix_bytes = int##bits##_matrix_bytes,                  \
-		.pack = int##bits##_pack, .unpack_row = int##bits##_unpack_row,                    \
-		.input_bytes = int##bits##_input_bytes, .input = int##bits##_input,                \
-		.linear = int##bits##_linear,                                                      \
-	}

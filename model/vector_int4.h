@@ -77,7 +77,7 @@ static void int4_run(const struct tile *t, int rows) {
 	if (t->fresh)
 		for (int r = 0; r < rows; r++)
 			memset(c + (size_t)r * t->ldc, 0, PANEL * sizeof *c);
-	for (int k = 0; k < t->count; k++, b += INT4_STEP, x += INT4_INPUTS) {
+	for (int k = 0; k < t->count; k++, b += INT4_GROUP_BYTES, x += INT4_INPUTS) {
 		if (k % TILE_STEP == 0)
 			ahead = tile_fetch(t, ahead);
 		for (int j = 0; j < PANEL; j += LANES) {
@@ -88,20 +88,11 @@ static void int4_run(const struct tile *t, int rows) {
 	}
 }
 
-#define TILE_INT4(rows)                                                                            \
-	static void tile_int4_##rows(const struct tile *t) {                                       \
-		int4_run(t, rows);                                                                 \
-	}
-TILE_EACH(TILE_INT4)
-
-#define TILE_INT4_ROWS(rows) [rows] = tile_int4_##rows,
-static tile_function *const int4_tiles[ROWS_MAX + 1] = { TILE_EACH(TILE_INT4_ROWS) };
-static void int4_finish(
-                const struct linear *l, int panel, int first_row, int rows, const void *sums);
+TILE_FUNCTIONS(int4)
 
 static const struct kernel int4_kernel = {
 	.group = INT4_GROUP,
-	.panel_bytes = INT4_STEP,
+	.group_bytes = INT4_GROUP_BYTES,
 	.input_first = INT_INPUTS_FIRST,
 	.input_bytes = INT4_INPUTS,
 	.slice = 32,
@@ -110,11 +101,6 @@ static const struct kernel int4_kernel = {
 	.finish = int4_finish,
 	.panel_tail = PANEL * sizeof(float),
 };
-
-static void int4_finish(
-                const struct linear *l, int panel, int first_row, int rows, const void *sums) {
-	int_finish(&int4_kernel, l, panel, first_row, rows, sums, false);
-}
 
 static void int4_linear(const struct linear *l, int first_panel, int end_panel) {
 	linear_run(&int4_kernel, l, first_panel, end_panel);

@@ -28,7 +28,7 @@ static void int8_input(const float *x, int n_in, void *ret_input) {
 enum { INT8_QUAD = 4 * sizeof(int16_t) }; /* bytes of four inputs of a row */
 
 /* sum += w times two inputs of each row, `bytes` from where its address is. */
-TILE_INLINE void int8_products(vec sum[ROWS_MAX][TILE_WIDE], const vec w[2],
+TILE_INLINE void int8_products(vec sum[ROWS_MAX][TILE_COLUMNS], const vec w[2],
                 const struct tile_inputs *x, int bytes, const int rows) {
 	UNROLL
 	for (int r = 0; r < rows; r++) {
@@ -42,8 +42,8 @@ TILE_INLINE void int8_products(vec sum[ROWS_MAX][TILE_WIDE], const vec w[2],
 }
 
 /* Four inputs, number `quad`. */
-TILE_INLINE void int8_quad(vec sum[ROWS_MAX][TILE_WIDE], const char *b, const struct tile_inputs *x,
-                int quad, const int rows) {
+TILE_INLINE void int8_quad(vec sum[ROWS_MAX][TILE_COLUMNS], const char *b,
+                const struct tile_inputs *x, int quad, const int rows) {
 	const float *at = (const float *)(const void *)b;
 	vec all[2] = { vec_load(at), vec_load(at + LANES) };
 	vec even[2] = { vec_even_bytes(all[0]), vec_even_bytes(all[1]) };
@@ -53,40 +53,14 @@ TILE_INLINE void int8_quad(vec sum[ROWS_MAX][TILE_WIDE], const char *b, const st
 }
 
 TILE_INLINE void int8_run(const struct tile *t, const int rows) {
-	vec sum[ROWS_MAX][TILE_WIDE];
-	struct tile_inputs x;
-	const char *b = t->b, *ahead = t->lines ? t->ahead : b;
-	int steps = t->count / TILE_STEP, rest = t->count % TILE_STEP;
-	tile_begin(t, sum, rows, 2);
-	tile_inputs_begin(t, &x, rows);
-	for (; steps > 0; steps--) {
-		ahead = tile_fetch(t, ahead);
-		UNROLL
-		for (int k = 0; k < TILE_STEP; k++, b += INT8_STEP)
-			int8_quad(sum, b, &x, k, rows);
-		tile_inputs_pass(&x, TILE_STEP * INT8_QUAD, rows);
-	}
-	for (; rest > 0; rest--, b += INT8_STEP) {
-		int8_quad(sum, b, &x, 0, rows);
-		tile_inputs_pass(&x, INT8_QUAD, rows);
-	}
-	tile_end(t, sum, rows, 2);
+	tile_run(t, int8_quad, NULL, INT8_GROUP_BYTES, INT8_QUAD, rows);
 }
 
-#define TILE_INT8(rows)                                                                            \
-	static void tile_int8_##rows(const struct tile *t) {                                       \
-		int8_run(t, rows);                                                                 \
-	}
-TILE_EACH(TILE_INT8)
-
-#define TILE_INT8_ROWS(rows) [rows] = tile_int8_##rows,
-static tile_function *const int8_tiles[ROWS_MAX + 1] = { TILE_EACH(TILE_INT8_ROWS) };
-static void int8_finish(
-                const struct linear *l, int panel, int first_row, int rows, const void *sums);
+TILE_FUNCTIONS(int8)
 
 static const struct kernel int8_kernel = {
 	.group = 4,
-	.panel_bytes = INT8_STEP,
+	.group_bytes = INT8_GROUP_BYTES,
 	.input_first = INT_INPUTS_FIRST,
 	.input_bytes = INT8_QUAD,
 	.slice = 256,
@@ -95,11 +69,6 @@ static const struct kernel int8_kernel = {
 	.finish = int8_finish,
 	.panel_tail = PANEL * sizeof(float),
 };
-
-static void int8_finish(
-                const struct linear *l, int panel, int first_row, int rows, const void *sums) {
-	int_finish(&int8_kernel, l, panel, first_row, rows, sums, true);
-}
 
 static void int8_linear(const struct linear *l, int first_panel, int end_panel) {
 	linear_run(&int8_kernel, l, first_panel, end_panel);

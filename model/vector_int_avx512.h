@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Integers in the vectors of AVX-512: what int8 and int4 products are made of (vector_int8.h, vector_int4.h). */
+/*
+ * Integers in the vectors of AVX-512: what int8 and int4 products are made of (vector_int8.h,
+ * vector_int4.h).
+ */
 #include "model/vector_int_x86.h"
 
 static inline __m512i int_of(vec v) {
@@ -56,7 +59,7 @@ static inline vec vec_high_halves(vec v) {
 	return int_as(_mm512_and_si512(high, _mm512_set1_epi8(15)));
 }
 
-/* Each 16 bits of sum + two products of an unsigned byte below 16 and a signed one: nothing saturates. */
+/* Each 16 bits of sum + two products of an unsigned byte below 16 and a signed one; none saturates. */
 static inline vec vec_dot_halves(vec u, vec s, vec sum) {
 	return int_as(_mm512_add_epi16(int_of(sum), _mm512_maddubs_epi16(int_of(u), int_of(s))));
 }

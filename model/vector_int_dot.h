@@ -8,6 +8,7 @@
  * A row of int8 inputs is its integers; of int4 inputs, for each group, -8 times their sum, then the
  * integers.
  */
+enum { INT8_QUAD = 4 }; /* bytes of four inputs of a row */
 enum { INT4_OFFSET = sizeof(int32_t), INT4_INPUTS = INT4_OFFSET + INT4_GROUP };
 _Static_assert((int)INT_CHUNK == (int)INT4_GROUP, "inputs are made in groups");
 
@@ -49,13 +50,13 @@ static void int4_input(const float *x, int n_in, void *ret_input) {
 /* ---- int8 ---- */
 
 /* sum += four inputs, number `quad`, of each row times the weights at b. */
-TILE_INLINE void int8_products(vec sum[ROWS_MAX][TILE_WIDE], const char *b,
+TILE_INLINE void int8_products(vec sum[ROWS_MAX][TILE_COLUMNS], const char *b,
                 const struct tile_inputs *x, int quad, const int rows) {
 	const float *at = (const float *)(const void *)b;
 	vec w[2] = { vec_load(at), vec_load(at + LANES) };
 	UNROLL
 	for (int r = 0; r < rows; r++) {
-		vec from = vec_set_bits(tile_input(x, r, quad * 4));
+		vec from = vec_set_bits(tile_input(x, r, quad * INT8_QUAD));
 		UNROLL
 		for (int j = 0; j < 2; j++) {
 			sum[r][j] = vec_dot_bytes(w[j], from, sum[r][j]);
@@ -65,53 +66,22 @@ TILE_INLINE void int8_products(vec sum[ROWS_MAX][TILE_WIDE], const char *b,
 }
 
 TILE_INLINE void int8_run(const struct tile *t, const int rows) {
-	vec sum[ROWS_MAX][TILE_WIDE];
-	struct tile_inputs x;
-	const char *b = t->b, *ahead = t->lines ? t->ahead : b;
-	int steps = t->count / TILE_STEP, rest = t->count % TILE_STEP;
-	tile_begin(t, sum, rows, 2);
-	tile_inputs_begin(t, &x, rows);
-	for (; steps > 0; steps--) {
-		ahead = tile_fetch(t, ahead);
-		UNROLL
-		for (int k = 0; k < TILE_STEP; k++, b += INT8_STEP)
-			int8_products(sum, b, &x, k, rows);
-		tile_inputs_pass(&x, TILE_STEP * 4, rows);
-	}
-	for (; rest > 0; rest--, b += INT8_STEP) {
-		int8_products(sum, b, &x, 0, rows);
-		tile_inputs_pass(&x, 4, rows);
-	}
-	tile_end(t, sum, rows, 2);
+	tile_run(t, int8_products, NULL, INT8_GROUP_BYTES, INT8_QUAD, rows);
 }
 
-#define TILE_INT8(rows)                                                                            \
-	static void tile_int8_##rows(const struct tile *t) {                                       \
-		int8_run(t, rows);                                                                 \
-	}
-TILE_EACH(TILE_INT8)
-
-#define TILE_INT8_ROWS(rows) [rows] = tile_int8_##rows,
-static tile_function *const int8_tiles[ROWS_MAX + 1] = { TILE_EACH(TILE_INT8_ROWS) };
-static void int8_finish(
-                const struct linear *l, int panel, int first_row, int rows, const void *sums);
+TILE_FUNCTIONS(int8)
 
 static const struct kernel int8_kernel = {
 	.group = 4,
-	.panel_bytes = INT8_STEP,
+	.group_bytes = INT8_GROUP_BYTES,
 	.input_first = INT_INPUTS_FIRST,
-	.input_bytes = 4,
+	.input_bytes = INT8_QUAD,
 	.slice = 256,
 	.block = 256,
 	.tiles = int8_tiles,
 	.finish = int8_finish,
 	.panel_tail = PANEL * sizeof(float),
 };
-
-static void int8_finish(
-                const struct linear *l, int panel, int first_row, int rows, const void *sums) {
-	int_finish(&int8_kernel, l, panel, first_row, rows, sums, true);
-}
 
 static void int8_linear(const struct linear *l, int first_panel, int end_panel) {
 	linear_run(&int8_kernel, l, first_panel, end_panel);
@@ -243,7 +213,7 @@ TILE_INLINE void int4_run(const struct tile *t, const int rows) {
 	const char *b = t->b, *x = t->x;
 	if (t->fresh)
 		memset(t->c, 0, (size_t)rows * PANEL * sizeof(float));
-	for (int k = 0; k < t->count; k++, b += INT4_STEP, x += INT4_INPUTS) {
+	for (int k = 0; k < t->count; k++, b += INT4_GROUP_BYTES, x += INT4_INPUTS) {
 		int4_fetch(t, k);
 		int4_group(t, b, x, rows);
 	}
@@ -269,12 +239,9 @@ static void int4_tile(const struct tile *t, int rows) {
 	}
 }
 
-static void int4_finish(
-                const struct linear *l, int panel, int first_row, int rows, const void *sums);
-
 static const struct kernel int4_kernel = {
 	.group = INT4_GROUP,
-	.panel_bytes = INT4_STEP,
+	.group_bytes = INT4_GROUP_BYTES,
 	.input_first = INT_INPUTS_FIRST,
 	.input_bytes = INT4_INPUTS,
 	.slice = 32,
@@ -285,17 +252,24 @@ static const struct kernel int4_kernel = {
 	.panel_tail = PANEL * sizeof(float),
 };
 
-static void int4_finish(
-                const struct linear *l, int panel, int first_row, int rows, const void *sums) {
-	int_finish(&int4_kernel, l, panel, first_row, rows, sums, false);
-}
-
 static void int4_linear(const struct linear *l, int first_panel, int end_panel) {
 	linear_run(&int4_kernel, l, first_panel, end_panel);
 }
 
-static const struct format_ops int8_dot = VECTOR_INT(
-                8, "int8 weights and inputs, exact integer sums, VPDPBUSD (bits equal to plain C)");
-static const struct format_ops int4_dot = VECTOR_INT(4,
-                "int4 weights, int8 inputs, exact integer sums of groups, VPDPBUSD (bits equal to "
-                "plain C)");
+static const struct format_ops int8_dot = {
+	.arithmetic = "int8 weights and inputs, exact integer sums, VPDPBUSD (bits equal to plain "
+	              "C)",
+	PANELS(int8),
+	.input_bytes = int8_input_bytes,
+	.input = int8_input,
+	.linear = int8_linear,
+};
+static const struct format_ops int4_dot = {
+	.arithmetic = "int4 weights, int8 inputs, exact integer sums of groups, VPDPBUSD (bits "
+	              "equal "
+	              "to plain C)",
+	PANELS(int4),
+	.input_bytes = int4_input_bytes,
+	.input = int4_input,
+	.linear = int4_linear,
+};

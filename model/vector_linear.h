@@ -10,16 +10,17 @@
 /* A weight format as the blocking sees it: inputs come in groups that lie together in a panel. */
 struct kernel {
 	int group;          /* inputs */
-	size_t panel_bytes; /* of one group in a panel */
+	size_t group_bytes; /* of one group in a panel */
 	size_t input_first; /* bytes before a row's first group of inputs ... */
 	size_t input_bytes; /* ... and of each group */
-	int slice, block; /* groups: a slice of a panel stays in cache for all groups of rows; a block of x in L2 */
-	tile_function *const *tiles; /* [ROWS_MAX + 1], or NULL: `any` takes up to `rows` rows */
-	void (*any)(const struct tile *t, int rows);
+	/* In groups: a slice of a panel stays in cache for all groups of rows; a block of x in L2. */
+	int slice, block;
+	tile_function *const *tiles;                 /* [ROWS_MAX + 1] by rows, or NULL: then ... */
+	void (*any)(const struct tile *t, int rows); /* ... takes up to `rows` rows */
 	int rows;
 	/* Scales, bias, activation and residual for the sums of some rows of one panel; writes y. */
-	void (*finish)(const struct linear *l, int panel, int first_row, int rows,
-	                const void *sums);
+	void (*finish)(const struct kernel *k, const struct linear *l, int panel, int first_row,
+	                int rows, const void *sums);
 	size_t panel_tail; /* bytes after a panel's last group: scales */
 };
 
@@ -63,26 +64,27 @@ static void value_store(const struct linear *l, vec value, int row, int column, 
 
 /* Bytes of one panel, and where its weights for group `at` of the inputs are. */
 static size_t panel_bytes(const struct kernel *k, int n_in) {
-	return (size_t)((n_in + k->group - 1) / k->group) * k->panel_bytes + k->panel_tail;
+	return (size_t)((n_in + k->group - 1) / k->group) * k->group_bytes + k->panel_tail;
 }
 
 static const char *weights_at(const struct kernel *k, const struct linear *l, int panel, int at) {
 	return (const char *)l->w->data + (size_t)panel * panel_bytes(k, l->w->n_in)
-	                + (size_t)at * k->panel_bytes;
+	                + (size_t)at * k->group_bytes;
 }
 
 /*
  * Adds the products of `count` groups of inputs from `at` on to the sums of `rows` rows, cut into
- * equal groups of at most ROWS_MAX, or what the kernel takes. The first ones fetch the slice at `next` (NULL: none) while
- * they compute: at few rows memory and arithmetic take about as long, and must run at the same time.
+ * equal groups of at most ROWS_MAX, or what the kernel takes. The first ones fetch the slice at `next`
+ * (NULL: none) while they compute: at few rows memory and arithmetic take about as long, and must
+ * run at the same time.
  */
 static void linear_slice(const struct kernel *kernel, const struct linear *l, int panel, int at,
                 int count, const char *next, int first_row, int rows, uint32_t *sums) {
-	const int step_lines = TILE_STEP * (int)kernel->panel_bytes / 64;
+	const int step_lines = TILE_STEP * (int)kernel->group_bytes / 64;
 	const int most = kernel->tiles ? ROWS_MAX : kernel->rows;
 	int groups = (rows + most - 1) / most;
 	int helpers = groups < PREFETCHERS ? groups : PREFETCHERS;
-	struct tile t = { .ldc = PANEL, .ldx = l->x_stride, .ldb = kernel->panel_bytes };
+	struct tile t = { .ldc = PANEL, .ldx = l->x_stride, .ldb = kernel->group_bytes };
 	t.count = count;
 	t.fresh = at == 0;
 	t.last = (at + count) * kernel->group > l->w->n_in ? l->w->n_in % kernel->group : 0;
@@ -140,7 +142,7 @@ static void linear_block(const struct kernel *kernel, const struct linear *l, in
 		}
 	}
 	for (int p = panel; p < end; p++)
-		kernel->finish(l, p, first_row, rows, sums[p - panel]);
+		kernel->finish(kernel, l, p, first_row, rows, sums[p - panel]);
 }
 
 /* Output channels of panels [first_panel, end_panel). */
@@ -158,17 +160,22 @@ static void linear_run(const struct kernel *kernel, const struct linear *l, int 
 	}
 }
 
+/* Asks for a row of y: rows are far apart, and else only their store asks for them. */
+static inline void row_fetch(const struct linear *l, int row, int first, int count) {
+	const float *y = linear_row(l, row) + first;
+	for (int j = 0; j < count; j += 64 / (int)sizeof *y)
+		__builtin_prefetch(y + j, 1);
+}
+
 /* Where the sums are the values: f32 and bf16. */
-static inline void sums_finish(
-                const struct linear *l, int panel, int first_row, int rows, const void *sums) {
+static inline void sums_finish(const struct kernel *k, const struct linear *l, int panel,
+                int first_row, int rows, const void *sums) {
+	(void)k;
 	int first = panel * PANEL, left = l->w->n_out - first;
 	for (int r = 0; r < rows; r++) {
-		if (r + ROWS_AHEAD
-		                < rows) /* rows of y are far apart, and only a store asks for them */
-			for (int j = 0; j < PANEL && j < left; j += 64 / (int)sizeof(float))
-				__builtin_prefetch(linear_row(l, first_row + r + ROWS_AHEAD) + first
-				                                + j,
-				                1);
+		if (r + ROWS_AHEAD < rows)
+			row_fetch(l, first_row + r + ROWS_AHEAD, first,
+			                left < PANEL ? left : PANEL);
 		for (int j = 0; j < PANEL && j < left; j += LANES) {
 			vec value = vec_load((const float *)sums + r * PANEL + j);
 			value_store(l, value, first_row + r, first + j, left - j);

@@ -9,8 +9,8 @@
 static inline vec vec_exp(vec x) {
 	x = vec_max(vec_set(EXP_MIN), x);
 	x = vec_min(vec_set(EXP_MAX), x);
-	vec shifted = vec_fma(x, vec_set(EXP_LOG2E), vec_set(EXP_ROUND));
-	vec n = vec_sub(shifted, vec_set(EXP_ROUND));
+	vec shifted = vec_fma(x, vec_set(EXP_LOG2E), vec_set(MATHF_ROUND));
+	vec n = vec_sub(shifted, vec_set(MATHF_ROUND));
 	vec r = vec_fma(n, vec_set(-EXP_LN2_HIGH), x);
 	r = vec_fma(n, vec_set(-EXP_LN2_LOW), r);
 	vec p = vec_set(EXP_Q4);

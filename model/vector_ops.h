@@ -3,6 +3,7 @@
  * The kernels of an overlay, written once over its vectors (vec, LANES, PANEL, ROWS_MAX and the vec_
  * and lanes_ functions): here those over rows, 16 virtual lanes being GROUP vectors.
  */
+#include "model/panels.h"
 #include "model/vector_linear.h"
 
 #include "model/vector_bf16.h"
@@ -100,17 +101,33 @@ static void vec_max_sum_exp(const float *x, int n, float *ret_max, float *ret_su
 
 #include "model/vector_attend.h"
 
+/* `level` is the table's name, `set` its instructions in words. */
 #define VECTOR_TABLE(level, set)                                                                     \
 	{                                                                                            \
 		.name = level, .exact = true, .panel = PANEL,                                      \
 		.formats = {                                                                       \
-			[WEIGHTS_F32] = VECTOR_F32("f32, one fused multiply-add chain per "        \
-			                           "output, " set " (bits equal to plain C)"),     \
-			[WEIGHTS_BF16] = VECTOR_BF16("bf16 weights widened, f32 inputs and sums, " \
-			                             set " (bits equal to plain C)"),              \
-			[WEIGHTS_INT8] = VECTOR_INT(8, "int8 weights and inputs, exact integer sums, " set), \
-			[WEIGHTS_INT4] = VECTOR_INT(4, "int4 weights, int8 inputs, exact integer sums of groups, " set), \
+			[WEIGHTS_F32] = {                                                          \
+				.arithmetic = "f32, one fused multiply-add chain per output, "     \
+				              set " (bits equal to plain C)",                      \
+				PANELS(f32), .linear = f32_linear,                                 \
+			},                                                                         \
+			[WEIGHTS_BF16] = {                                                         \
+				.arithmetic = "bf16 weights widened, f32 inputs and sums, "        \
+				              set " (bits equal to plain C)",                      \
+				PANELS(bf16), .linear = bf16_linear,                               \
+			},                                                                         \
+			[WEIGHTS_INT8] = {                                                         \
+				.arithmetic = "int8 weights and inputs, exact integer sums, " set, \
+				PANELS(int8), .input_bytes = int8_input_bytes,                     \
+				.input = int8_input, .linear = int8_linear,                        \
+			},                                                                         \
+			[WEIGHTS_INT4] = {                                                         \
+				.arithmetic = "int4 weights, int8 inputs, exact integer sums of "  \
+				              "groups, " set,                                      \
+				PANELS(int4), .input_bytes = int4_input_bytes,                     \
+				.input = int4_input, .linear = int4_linear,                        \
+			},                                                                         \
 		},                                                                                 \
-		.norm = vec_norm, .kv_store = vec_kv_store, .attend = vec_attend,                   \
+		.norm = vec_norm, .kv_store = vec_kv_store, .attend = vec_attend,                  \
 		.attend_scratch = vec_attend_scratch, .max_sum_exp = vec_max_sum_exp, \
 	}

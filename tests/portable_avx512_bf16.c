@@ -11,6 +11,7 @@
 #include "tests/portable.h"
 #include "tests/portable_vectors.h"
 
+#include "model/bf16.h"
 #include "model/vector_linear.h"
 
 /* Denormal numbers are 0. */

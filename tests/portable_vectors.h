@@ -12,7 +12,10 @@ typedef int32_t vec_mask __attribute__((vector_size(64)));
 typedef uint32_t vec_bits __attribute__((vector_size(64)));
 
 enum { LANES = 16, PANEL = 32, ROWS_MAX = 12 };
-#define TILE_EACH(T) T(1) T(2) T(3) T(4) T(5) T(6) T(7) T(8) T(9) T(10) T(11) T(12)
+#define TILE_EACH(T, of)                                                                           \
+	T(1, of)                                                                                   \
+	T(2, of)                                                                                   \
+	T(3, of) T(4, of) T(5, of) T(6, of) T(7, of) T(8, of) T(9, of) T(10, of) T(11, of) T(12, of)
 
 static inline vec vec_zero(void) {
 	return (vec){ 0 };

@@ -9,7 +9,7 @@ static inline struct matrix pack(const struct ops *ops, enum weight_format forma
                 int n_out, int n_in) {
 	const struct format_ops *f = &ops->formats[format];
 	void *data = take(f->matrix_bytes(n_out, n_in) / sizeof(float));
-	f->pack(data, n_out, n_in, w, 0, n_out);
+	f->pack(data, n_in, w, 0, n_out);
 	return (struct matrix){ n_out, n_in, (n_out + ops->panel - 1) / ops->panel, format, data };
 }
 

@@ -62,7 +62,7 @@ static struct matrix random_matrix(
 	for (size_t i = 0; i < (size_t)n_out * (size_t)n_in; i++)
 		rows[i] = spread * ((float)random_below(&c->state, 2001) - 1000.0f) / 1000.0f;
 	void *data = carve(c, ops->matrix_bytes(n_out, n_in));
-	ops->pack(data, n_out, n_in, rows, 0, n_out);
+	ops->pack(data, n_in, rows, 0, n_out);
 	free(rows);
 	return (struct matrix){ .n_out = n_out,
 		.n_in = n_in,

@@ -297,9 +297,8 @@ static void packing_round_trip(const struct ops *ops, enum weight_format format)
 	struct matrix whole = pack(ops, format, w, n_out, n_in);
 	size_t bytes = f->matrix_bytes(n_out, n_in);
 	float *pieces = take(bytes / sizeof(float));
-	f->pack(pieces, n_out, n_in, w + (size_t)(2 * ops->panel) * 37, 2 * ops->panel,
-	                ops->panel + 5);
-	f->pack(pieces, n_out, n_in, w, 0, 2 * ops->panel);
+	f->pack(pieces, n_in, w + (size_t)(2 * ops->panel) * 37, 2 * ops->panel, ops->panel + 5);
+	f->pack(pieces, n_in, w, 0, 2 * ops->panel);
 	CHECK(memcmp(pieces, whole.data, bytes) == 0);
 	for (int out = 0; out < n_out; out++) {
 		f->unpack_row(&whole, out, row);

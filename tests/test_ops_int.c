@@ -280,9 +280,8 @@ static void packing_in_pieces(const struct ops *ops, enum weight_format format) 
 	struct matrix whole = pack(ops, format, w, n_out, N_IN);
 	size_t bytes = f->matrix_bytes(n_out, N_IN);
 	float *pieces = take_random(bytes / sizeof(float));
-	f->pack(pieces, n_out, N_IN, w + (size_t)(2 * ops->panel) * N_IN, 2 * ops->panel,
-	                ops->panel + 5);
-	f->pack(pieces, n_out, N_IN, w, 0, 2 * ops->panel);
+	f->pack(pieces, N_IN, w + (size_t)(2 * ops->panel) * N_IN, 2 * ops->panel, ops->panel + 5);
+	f->pack(pieces, N_IN, w, 0, 2 * ops->panel);
 	CHECK(memcmp(pieces, whole.data, bytes) == 0);
 }
 

@@ -76,7 +76,7 @@ static bool table_prepare(struct rival *rival, const struct product_case *c) {
 	if (arena_stride(bytes) > ARENA_BYTES)
 		return false;
 	if (!same_weights(&t->of, c)) {
-		f->pack(t->arena, c->n_out, c->n_in, c->weights, 0, c->n_out);
+		f->pack(t->arena, c->n_in, c->weights, 0, c->n_out);
 		t->copies = arena_fill(t->arena, bytes);
 		t->stride = arena_stride(bytes);
 		t->of = *c;
