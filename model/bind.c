@@ -99,7 +99,8 @@ static bool bind(struct loader *l, const struct need *need, int first, struct pa
 	return true;
 }
 
-/* One part of the slot: of its names the first that is there counts, and all that are there must fit. */
+/* One part of the slot: of its names the first that is there counts, and all that are there must
+ * fit. */
 static bool add_part(struct loader *l, const struct place *at, enum tensor_role role,
                 enum part part, struct pack_job *job) {
 	const struct stack_table *table = &l->table->stack[at->stack];

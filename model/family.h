@@ -23,7 +23,8 @@ enum slot {
 	SLOT_TYPES,
 	SLOT_EMBEDDING_NORM,
 	SLOT_FINAL_NORM,
-	/* of an adaptive vocabulary: of each band of the input, and of each band but the first of the output */
+	/* of an adaptive vocabulary: of each band of the input, and of each band but the first of
+	 * the output */
 	SLOT_BAND,
 	SLOT_BAND_PROJECT,
 	SLOT_WORDS,
@@ -59,8 +60,9 @@ enum part { WHOLE, THIRD_Q, THIRD_K, THIRD_V, HALF_K, HALF_V };
 struct binding {
 	enum slot slot;
 	enum tensor_role role;
-	const char *name; /* after the family's prefix, and for a layer's slot after "PREFIX LAYERS N ."; # is the
-	                   * number of the band or tail, + one more, @ the classification head's name */
+	/* After the family's prefix, and for a layer's slot after "PREFIX LAYERS N ."; # is the number
+	 * of the band or tail, + one more, @ the classification head's name. */
+	const char *name;
 	enum part part;
 	bool transposed; /* stored [in, out] */
 	bool bare;       /* the name takes no prefix */

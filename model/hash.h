@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A 64-bit hash of bytes, to tell files apart that differ by accident; it is no defence against
- * somebody who makes them so. Yann Collet's XXH64 (github.com/Cyan4973/xxHash). Pure.
+ * A 64-bit hash of bytes, to tell files and texts apart that differ by accident; it is no defence
+ * against somebody who makes them so. Yann Collet's XXH64 (github.com/Cyan4973/xxHash). Pure.
  */
 #ifndef FATHOM_MODEL_HASH_H
 #define FATHOM_MODEL_HASH_H

@@ -44,8 +44,10 @@ struct kv_pool {
 	size_t n_fresh;
 };
 
-/* A block has `block_bytes`, a multiple of 64; `bytes` is rounded down to whole blocks. False with a sentence if not even one fits or the
- * mapping fails. A pool that is all zero may be finished. */
+/*
+ * A block has `block_bytes`, a multiple of 64; `bytes` is rounded down to whole blocks. False with a
+ * sentence if not even one fits or the mapping fails. A pool that is all zero may be finished.
+ */
 bool kv_init(struct kv_pool *pool, size_t block_bytes, size_t bytes, char *err, size_t errlen);
 void kv_finish(struct kv_pool *pool);
 

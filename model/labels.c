@@ -10,7 +10,8 @@
 
 enum { MAX_LABEL = 256 };
 
-/* Name `index` of the head, or NULL if config.json gives none; fails the reader on one that is no name. */
+/* Name `index` of the head, or NULL if config.json gives none; fails the reader on one that is no
+ * name. */
 static const char *find_label(
                 struct doc_reader *r, const struct facts *facts, int head, int index) {
 	const struct doc *list, *value;

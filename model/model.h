@@ -3,23 +3,29 @@
  * The engine in a page.
  *
  * A **model** is facts and weights: one full LayerDrop-trained checkpoint, immutable, shared by
- * every thread, no locks.
+ * every thread, no locks. Its matrices are f32, bf16, int8 or int4, packed into the panels that the
+ * kernels of this processor read (ops.h); a packed file beside the checkpoint spares the next start
+ * that work (packed.h).
  *
  * A **plan** is the list of layers that a request keeps; a **subnet** is one plan per stack.
  * Running a subnet is bit-identical to running a checkpoint that was physically pruned to it. It
  * costs nothing to choose: no copy, no reload.
  *
- * A **workspace** is everything that changes while running: scratch rows and the KV pool. It
- * belongs to one thread.
+ * A **workspace** is everything that changes while running: scratch rows, the KV pool, and the
+ * prefix cache, which keeps blocks of texts that have run for others that begin in the same way
+ * (prefix.h). It belongs to one thread; inside a step a **team** of threads shares the work
+ * (team.h).
  *
  * A **sequence** is one text in the workspace: a subnet and the cached keys and values of its kept
  * layers, so that memory is proportional to depth. Blocks for its whole length are reserved when it
- * opens: it never runs dry.
+ * opens: it never runs dry. It can be forked, step down to a nested plan, and forget its last
+ * positions.
  *
  * A **step** advances any set of **rows** at once; a row is one token of one sequence. Rows of
  * different depths share a step: it goes over layers 0 .. N-1 once, and at layer l gathers the rows
  * whose plan keeps l, runs the block on them and scatters the result back. So each layer's weights
- * are read at most once per step, whatever the mix of depths.
+ * are read at most once per step, whatever the mix of depths. A row can also run at a plan nested
+ * in its sequence's own: a **draft**, whose tokens a later step at the whole plan verifies.
  *
  *        rows      a(0,2,4)  b(0,4)  c(0..5)          after step_run, step_logits gives the
  *        layer 0      x        x       x              scores of the rows that need them.
@@ -43,11 +49,12 @@
  *
  * Typical use, of a language model:
  *
- *	struct model *m = model_open(dir, &(struct model_options){ .ops = ops, .threads = 2 }, err, sizeof err);
+ *	struct model_options how = { .ops = ops, .weights = WEIGHTS_AUTO, .threads = 2 };
+ *	struct model *m = model_open(dir, &how, err, sizeof err);
  *	struct workspace *w = workspace_create(m, &options, err, sizeof err);
  *	struct sequence *s = sequence_open(w, &subnet, n_prompt + max_tokens);
- *	step_run(w, rows, n_prompt);                  // the prompt: rows of positions 0 .. n_prompt-1
- *	logits = step_logits(w, &last, 1);            // then sample a token, make it a row, and so on
+ *	step_run(w, rows, n_prompt);       // the prompt: rows of positions 0 .. n_prompt - 1
+ *	logits = step_logits(w, &last, 1); // then sample a token, make it a row, and so on
  *	sequence_close(w, s);
  */
 #ifndef FATHOM_MODEL_MODEL_H
@@ -86,7 +93,8 @@ struct model {
 	size_t n_quality;
 	struct subnet *tuned; /* plans.json: [n_tuned], at most one per depth; NULL if there is none */
 	size_t n_tuned;
-	char note[160]; /* `fathom_note` of config.json: what a reader must know ("random weights: for speed only") */
+	/* `fathom_note` of config.json: what a reader must know ("random weights: for speed only"). */
+	char note[160];
 };
 
 struct model_options {
@@ -165,7 +173,9 @@ struct row {
 	struct sequence *sequence;
 	enum stack stack; /* STACK_DECODER for language models */
 	int32_t token;
-	int32_t position; /* 0-based; rows of one sequence and stack are consecutive in a step, their positions ascending by one */
+	/* 0-based; rows of one sequence and stack are consecutive in a step, their positions
+	 * ascending by one. */
+	int32_t position;
 	int32_t type; /* encoder rows of a model with token types: 0, or 1 in the second text of a pair */
 	/* Decoder rows: what it runs at, nested in the sequence's subnet (of which only the decoder's
 	 * plan counts), the same for all rows of the sequence in a step; NULL: the sequence's own. It

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/hash.h"
+
 #define NO_BLOCK UINT32_MAX
 
 enum { MOST_ROOTS = 4096, ROOT_BUCKETS = 512 };
@@ -55,35 +57,16 @@ struct prefix {
 
 /* ---- hashes ---- */
 
-/* The finaliser of splitmix64 (Steele, Lea, Flood 2014). */
-static uint64_t mix(uint64_t x) {
-	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-	x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-	return x ^ (x >> 31);
-}
-
-static uint64_t hash_bytes(uint64_t hash, const void *bytes, size_t n) {
-	const char *at = bytes;
-	while (n > 0) {
-		uint64_t word = 0;
-		size_t part = n < sizeof word ? n : sizeof word;
-		memcpy(&word, at, part);
-		hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
-		hash ^= hash >> 32;
-		at += part;
-		n -= part;
-	}
-	return hash;
-}
-
 uint64_t prefix_hash_root(const struct plan *plan, const struct prefix_scope *scope) {
-	uint64_t hash = mix(scope->tenant + ((uint64_t)plan->of << 32) + (uint64_t)plan->depth);
-	hash = hash_bytes(hash, plan->layers, (size_t)plan->depth * sizeof plan->layers[0]);
-	return mix(hash_bytes(hash ^ scope->salt_len, scope->salt, scope->salt_len));
+	const uint64_t begin[] = { scope->tenant, (uint64_t)plan->of, (uint64_t)plan->depth,
+		scope->salt_len };
+	uint64_t hash = hash_bytes(begin, sizeof begin, 0);
+	hash = hash_bytes(plan->layers, (size_t)plan->depth * sizeof plan->layers[0], hash);
+	return hash_bytes(scope->salt, scope->salt_len, hash);
 }
 
 uint64_t prefix_hash_tile(uint64_t hash, const int32_t tokens[KV_TILE]) {
-	return mix(hash_bytes(hash, tokens, KV_TILE * sizeof tokens[0]));
+	return hash_bytes(tokens, KV_TILE * sizeof tokens[0], hash);
 }
 
 /* ---- life ---- */

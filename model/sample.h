@@ -24,13 +24,15 @@ struct sampling {
 	float temperature; /* 0: greedy */
 	float top_p;       /* 1: off */
 	int top_k;         /* 0: off */
-	float repetition_penalty; /* 1: off; divides positive and multiplies negative logits of tokens seen in prompt or answer */
-	float presence_penalty,
-	                frequency_penalty; /* 0: off; answer tokens only, as OpenAI defines them */
+	/* Divides positive and multiplies negative logits of tokens seen in prompt or answer; 1: off. */
+	float repetition_penalty;
+	/* Of tokens of the answer only, as OpenAI defines them; 0: off. */
+	float presence_penalty, frequency_penalty;
 	uint64_t seed;
 	const struct logit_bias *bias; /* not owned */
 	int n_bias;
-	const int32_t *banned; /* tokens that cannot be drawn (end symbols before min_tokens, with ignore_eos); not owned */
+	/* Tokens that cannot be drawn (end symbols before min_tokens, with ignore_eos); not owned. */
+	const int32_t *banned;
 	int n_banned;
 };
 

@@ -53,9 +53,9 @@ static struct sequence *claim(
 	s->tokens = tokens;
 	s->length = 0;
 	s->blocks = 0;
-	s->capacity = (tokens + KV_TILE - 1) / KV_TILE;
+	s->capacity = kv_tiles(tokens);
 	s->source_tokens = source_tokens;
-	s->source_blocks = (source_tokens + KV_TILE - 1) / KV_TILE;
+	s->source_blocks = kv_tiles(source_tokens);
 	s->source_done = false;
 	s->narrowed = false;
 	return s;
@@ -231,7 +231,7 @@ bool sequence_narrow(struct workspace *w, struct sequence *s, const struct subne
 void sequence_extend(struct workspace *w, struct sequence *s, int count) {
 	assert(s->open && s->length + count <= s->tokens);
 	int depth = plan_of(s)->depth, last = s->length / KV_TILE;
-	int blocks = (s->length + count + KV_TILE - 1) / KV_TILE;
+	int blocks = kv_tiles(s->length + count);
 	for (int r = 0; r < depth; r++) {
 		void **table = rank_table(w, s, r);
 		/* Blocks after the last one may be left from before a rewind: nobody shares them. */

@@ -66,7 +66,7 @@ static void begin_sources(struct workspace *w) {
 			continue;
 		assert(run->position == 0 && run->count == run->sequence->source_tokens);
 		run->tiles = w->source_tiles + tiles;
-		tiles += (run->count + KV_TILE - 1) / KV_TILE;
+		tiles += kv_tiles(run->count);
 		assert(tiles <= w->n_source_tiles);
 		sequence_begin_source(w, run->sequence);
 	}

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reads tokenizer.json, the file of Hugging Face's tokenizers library, as far as it describes a
- * byte-level BPE or BERT's pieces of words. What would change the ids and cannot be honoured is refused by name; what cannot
- * change them (truncation, padding, offsets) is passed over.
+ * byte-level BPE or BERT's pieces of words. What would change the ids and cannot be honoured is
+ * refused by name; what cannot change them (truncation, padding, offsets) is passed over.
  */
 #include <stdio.h>
 #include <string.h>

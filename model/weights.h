@@ -74,7 +74,8 @@ struct stack_weights {
 	struct matrix embedding; /* [vocab, dim]: token embedding, rows read with ops->unpack_row */
 	struct band_weights *bands; /* [facts.input.n] in place of `embedding`; NULL: plain */
 	const float *types;         /* [token_types, dim] or NULL */
-	const float *positions; /* [position_offset + context, dim] learned or computed sinusoids; NULL: none */
+	/* [position_offset + context, dim], learned or computed sinusoids; NULL: none. */
+	const float *positions;
 	struct norm_weights embedding_norm, final_norm;
 };
 

@@ -33,10 +33,6 @@ static int smaller(int a, int b) {
 	return a < b ? a : b;
 }
 
-static int tiles_of(int tokens) {
-	return (tokens + KV_TILE - 1) / KV_TILE;
-}
-
 /* Columns of the scratch rows: every stack and every head fits. */
 struct widths {
 	int dim, qkv, ffn, attend, classes;
@@ -118,7 +114,7 @@ static bool tiles_init(struct workspace *w) {
 	const struct stack_facts *facts = stack_facts(w, STACK_ENCODER);
 	if (facts->layers == 0)
 		return true;
-	int longest = tiles_of(smaller(facts->context, w->max_rows));
+	int longest = kv_tiles(smaller(facts->context, w->max_rows));
 	w->n_source_tiles = larger(longest, (w->max_rows + 7) / 8);
 	size_t n = (size_t)w->n_source_tiles, tile = 2 * KV_TILE * (size_t)facts->dim;
 	w->source_kv = workspace_rows(n, tile);
@@ -162,9 +158,9 @@ static bool step_init(struct workspace *w) {
 static bool sequences_init(struct workspace *w) {
 	const struct facts *facts = &w->model->facts;
 	size_t n = (size_t)w->max_sequences, layers = (size_t)facts->stack[STACK_DECODER].layers;
-	w->table_stride = layers ? tiles_of(facts->context) : 0;
+	w->table_stride = layers ? kv_tiles(facts->context) : 0;
 	if (layers && facts->stack[STACK_DECODER].cross)
-		w->source_stride = tiles_of(facts->stack[STACK_ENCODER].context);
+		w->source_stride = kv_tiles(facts->stack[STACK_ENCODER].context);
 	w->sequences = calloc(n, sizeof *w->sequences);
 	/* One more, so that nothing is also a size. */
 	w->tables = calloc(n * layers * (size_t)w->table_stride + 1, sizeof *w->tables);
@@ -267,13 +263,13 @@ void workspace_destroy(struct workspace *w) {
 
 size_t workspace_blocks_needed(const struct workspace *w, const struct subnet *subnet, int tokens) {
 	(void)w;
-	return (size_t)subnet->stack[STACK_DECODER].depth * (size_t)tiles_of(tokens);
+	return (size_t)subnet->stack[STACK_DECODER].depth * (size_t)kv_tiles(tokens);
 }
 
 size_t workspace_source_blocks(
                 const struct workspace *w, const struct subnet *subnet, int source_tokens) {
 	(void)w;
-	return (size_t)subnet->stack[STACK_DECODER].depth * (size_t)tiles_of(source_tokens);
+	return (size_t)subnet->stack[STACK_DECODER].depth * (size_t)kv_tiles(source_tokens);
 }
 
 int workspace_source_tiles(const struct workspace *w) {

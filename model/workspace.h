@@ -124,6 +124,11 @@ struct workspace {
 	int classifier;                 /* during step_classes only */
 };
 
+/* Blocks of KV_TILE positions that hold so many tokens. */
+static inline int kv_tiles(int tokens) {
+	return (tokens + KV_TILE - 1) / KV_TILE;
+}
+
 static inline const struct stack_facts *stack_facts(const struct workspace *w, enum stack stack) {
 	return &w->model->facts.stack[stack];
 }
