@@ -260,7 +260,7 @@ static void join_together(struct ticket *t[TOGETHER], int seed, int n, const cha
 		for (int k = 0; k < n && at; k++)
 			at = strchr(at + 1, ',');
 		/* The tails: an id of one digit goes before the rest. */
-		if (n < LONG) {
+		if (n < LONG && at) {
 			memmove(at + 2, at, strlen(at) + 1);
 			memcpy(at, (char[]){ ',', (char)('2' + i) }, 2);
 		}
