@@ -179,7 +179,8 @@ const struct option option_table[] = {
 	MS(limits, "retry-after", retry_after_ms, "1s", 1, 3600000, "shortest Retry-After"),
 
 	MS(life, "drain-delay", drain_delay_ms, "0ms", 0, 3600000,
-	                "on SIGTERM: serve this long with /readyz 503 before the socket closes"),
+	                "on SIGTERM: serve this long with /readyz 503 before new requests are "
+	                "refused"),
 	MS(life, "drain-timeout", drain_timeout_ms, "60s", 0, 86400000,
 	                "then wait this long for running answers"),
 	WORD(life, "log-level", log_level, "info", "debug|info|warn|error", "least level logged"),
