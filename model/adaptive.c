@@ -161,7 +161,7 @@ static void run_tail(struct workspace *w, const struct columns *c, int member) {
 	team_share(c->rows, member, team_size(w->team), &first, &end);
 	for (int i = first; i < end; i++)
 		memcpy(w->head + (size_t)i * w->ld_head,
-		                w->scratch.packed + (size_t)c->at[i] * w->scratch.ld_packed,
+		                w->scratch.gathered + (size_t)c->at[i] * w->scratch.ld_gathered,
 		                dim * sizeof(float));
 	team_barrier(w->team, member);
 	head_product(w, &weights->reduce[c->band - 1],
@@ -192,8 +192,8 @@ static void run_head(struct workspace *w, int member) {
 			a->best[(size_t)row * TOP_MOST + (size_t)k] = -INFINITY;
 	}
 	struct head_product p = {
-		.x = w->scratch.packed,
-		.ldx = w->scratch.ld_packed,
+		.x = w->scratch.gathered,
+		.ldx = w->scratch.ld_gathered,
 		.y = w->logits,
 		.ldy = w->ld_logits,
 		.rows = w->n_logit_rows,

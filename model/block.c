@@ -18,18 +18,18 @@ static void share_rows(const struct block *b, int member, int *ret_first, int *r
 	team_share(b->rows->n, member, team_size(b->team), ret_first, ret_end);
 }
 
-/* packed[i] = x[map[i]] */
+/* gathered[i] = x[map[i]] */
 static void copy_rows(const struct block *b, int dim, int member) {
 	const struct block_scratch *s = b->scratch;
 	int first, end;
 	share_rows(b, member, &first, &end);
 	for (int i = first; i < end; i++)
-		memcpy(s->packed + (size_t)i * s->ld_packed,
+		memcpy(s->gathered + (size_t)i * s->ld_gathered,
 		                b->x + (size_t)b->rows->map[i] * b->ldx,
 		                (size_t)dim * sizeof(float));
 }
 
-/* packed[i] = norm(x[map[i]]), or x[map[i]] where norms come after. */
+/* gathered[i] = norm(x[map[i]]), or x[map[i]] where norms come after. */
 static void gather(const struct block *b, const struct norm_weights *norm, int member) {
 	if (b->facts->norm == NORM_POST) {
 		copy_rows(b, b->facts->dim, member);
@@ -44,8 +44,8 @@ static void gather(const struct block *b, const struct norm_weights *norm, int m
 	                             .bias = norm->bias,
 	                             .eps = b->facts->norm_eps,
 	                             .dim = b->facts->dim,
-	                             .out = b->scratch->packed,
-	                             .ldo = b->scratch->ld_packed },
+	                             .out = b->scratch->gathered,
+	                             .ldo = b->scratch->ld_gathered },
 	                first, end);
 }
 
@@ -83,10 +83,10 @@ static struct product product(const struct block *b, const struct linear_weights
 		.rows = b->rows->n };
 }
 
-/* y = act(W packed + bias), where each member has just gathered its share of `packed`. */
+/* y = act(W gathered + bias), where each member has just gathered its share of `gathered`. */
 static void product_of_gathered(const struct block *b, const struct linear_weights *w, float *y,
                 size_t ldy, enum activation activation, int member) {
-	struct product p = product(b, w, b->scratch->packed, b->scratch->ld_packed, y, ldy);
+	struct product p = product(b, w, b->scratch->gathered, b->scratch->ld_gathered, y, ldy);
 	p.activation = activation;
 	product_prepare(&p, member);
 	team_barrier(b->team, member);
@@ -171,8 +171,8 @@ static struct attend attend_of(
 	return (struct attend){
 		.q = s->qkv + row * s->ld_qkv + column,
 		.ldq = s->ld_qkv,
-		.out = s->packed + row * s->ld_packed + column,
-		.ldo = s->ld_packed,
+		.out = s->gathered + row * s->ld_gathered + column,
+		.ldo = s->ld_gathered,
 		.queries = left < TASK_QUERIES ? left : TASK_QUERIES,
 		.first = run->position + t->first,
 		.keys = to_source ? run->source_keys : run->keys,
@@ -217,7 +217,7 @@ static void attend_to_own(const struct block *b, int member) {
 		team_barrier(b->team, member);
 	attend(b, false, member);
 	team_barrier(b->team, member);
-	product_add(b, &w->out, s->packed, s->ld_packed, member);
+	product_add(b, &w->out, s->gathered, s->ld_gathered, member);
 	team_barrier(b->team, member);
 	norm_after(b, &w->attn_norm, member);
 }
@@ -230,7 +230,7 @@ static void attend_to_source(const struct block *b, int member) {
 	team_barrier(b->team, member);
 	attend(b, true, member);
 	team_barrier(b->team, member);
-	product_add(b, &w->cross_out, s->packed, s->ld_packed, member);
+	product_add(b, &w->cross_out, s->gathered, s->ld_gathered, member);
 	team_barrier(b->team, member);
 	norm_after(b, &w->cross_norm, member);
 }

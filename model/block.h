@@ -47,8 +47,8 @@ struct block_rows {
  * member.
  */
 struct block_scratch {
-	float *packed; /* [rows][dim]: gathered input; later the heads' output */
-	size_t ld_packed;
+	float *gathered; /* [rows][dim]: input of the part in progress; later the heads' output */
+	size_t ld_gathered;
 	float *qkv; /* [rows][3 dim] or q of a source's attention, or a source's k and v */
 	size_t ld_qkv;
 	float *ffn; /* [rows][ffn] */

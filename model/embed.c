@@ -43,7 +43,7 @@ static void look_up_bands(struct workspace *w, int member) {
 		int start = band ? facts->end[band - 1] : 0;
 		const struct matrix *table = &bands[band].table;
 		w->ops->formats[table->format].unpack_row(
-		                table, token - start, s->packed + (size_t)i * s->ld_packed);
+		                table, token - start, s->gathered + (size_t)i * s->ld_gathered);
 	}
 	team_barrier(w->team, member);
 	bool used = false;
@@ -58,8 +58,8 @@ static void look_up_bands(struct workspace *w, int member) {
 		                              .team = w->team,
 		                              .inputs = &s->inputs,
 		                              .weights = &bands[band].project,
-		                              .x = s->packed + (size_t)from * s->ld_packed,
-		                              .ldx = s->ld_packed,
+		                              .x = s->gathered + (size_t)from * s->ld_gathered,
+		                              .ldx = s->ld_gathered,
 		                              .y = w->x,
 		                              .ldy = w->ldx,
 		                              .y_rows = w->band_rows + from,

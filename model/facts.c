@@ -81,8 +81,7 @@ static const struct family_reader *reader_of(
 		if (type) {
 			doc_fail(r,
 			                "\"architectures\" is \"%s\", which of the family %s "
-			                "cannot "
-			                "be served",
+			                "cannot be served",
 			                doc_printable(arch, shown, sizeof shown), type);
 			return NULL;
 		}
@@ -152,8 +151,7 @@ static void read_common(struct doc_reader *r, struct facts *facts) {
 	if (facts->input.n && facts->tied_output)
 		doc_fail(r,
 		                "\"tie_word_embeddings\" must be false: an adaptive input cannot "
-		                "be a "
-		                "plain output");
+		                "be a plain output");
 }
 
 bool facts_parse(const char *json, size_t len, struct facts *ret_facts, char *err, size_t errlen) {

@@ -89,8 +89,7 @@ static int read_class_count(struct doc_reader *r) {
 	if (strcmp(problem, "single_label_classification") != 0)
 		doc_fail(r,
 		                "\"problem_type\" is \"%s\"; only single_label_classification can "
-		                "be "
-		                "served",
+		                "be served",
 		                doc_printable(problem, shown, sizeof shown));
 	int64_t n = doc_read_int(r, "num_labels", 1, MAX_CLASSES, 2);
 	if (doc_kind(labels) == DOC_OBJECT)
@@ -100,8 +99,7 @@ static int read_class_count(struct doc_reader *r) {
 	if (n < 2 || n > MAX_CLASSES)
 		doc_fail(r,
 		                "\"id2label\" has %lld classes: a head with one is a regression, "
-		                "which "
-		                "cannot be served",
+		                "which cannot be served",
 		                (long long)n);
 	return (int)n;
 }

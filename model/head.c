@@ -8,8 +8,8 @@
 #include <assert.h>
 #include <string.h>
 
-/* packed[i] = x[logit_rows[i]]; of the decoder, through its final norm. The encoder's final norm is
- * part of the step. */
+/* gathered[i] = x[logit_rows[i]]; of the decoder, through its final norm. The encoder's final norm
+ * is part of the step. */
 static void gather(struct workspace *w, enum stack stack, int member) {
 	const struct stack_facts *facts = stack_facts(w, stack);
 	const struct norm_weights *norm = &w->model->weights.stack[stack].final_norm;
@@ -24,12 +24,12 @@ static void gather(struct workspace *w, enum stack stack, int member) {
 		                             .bias = norm->bias,
 		                             .eps = facts->norm_eps,
 		                             .dim = facts->dim,
-		                             .out = s->packed,
-		                             .ldo = s->ld_packed },
+		                             .out = s->gathered,
+		                             .ldo = s->ld_gathered },
 		                first, end);
 	} else {
 		for (int i = first; i < end; i++)
-			memcpy(s->packed + (size_t)i * s->ld_packed,
+			memcpy(s->gathered + (size_t)i * s->ld_gathered,
 			                w->x + (size_t)w->logit_rows[i] * w->ldx,
 			                (size_t)facts->dim * sizeof(float));
 	}
@@ -53,12 +53,12 @@ void head_product(struct workspace *w, const struct linear_weights *weights,
 	team_barrier(w->team, member);
 }
 
-/* A layer between: head = act(W packed + bias). */
+/* A layer between: head = act(W gathered + bias). */
 static void dense(struct workspace *w, const struct linear_weights *weights,
                 enum activation activation, int member) {
 	head_product(w, weights,
-	                &(struct head_product){ .x = w->scratch.packed,
-	                                .ldx = w->scratch.ld_packed,
+	                &(struct head_product){ .x = w->scratch.gathered,
+	                                .ldx = w->scratch.ld_gathered,
 	                                .y = w->head,
 	                                .ldy = w->ld_head,
 	                                .rows = w->n_logit_rows,
@@ -95,8 +95,8 @@ static void run_scores(void *arg, int member) {
 	if (masked)
 		run_masked(w, member);
 	head_product(w, &w->model->weights.output,
-	                &(struct head_product){ .x = masked ? w->head : w->scratch.packed,
-	                                .ldx = masked ? w->ld_head : w->scratch.ld_packed,
+	                &(struct head_product){ .x = masked ? w->head : w->scratch.gathered,
+	                                .ldx = masked ? w->ld_head : w->scratch.ld_gathered,
 	                                .y = w->logits,
 	                                .ldy = w->ld_logits,
 	                                .rows = w->n_logit_rows },

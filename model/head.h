@@ -19,7 +19,7 @@ struct head_product {
 void head_product(struct workspace *w, const struct linear_weights *weights,
                 const struct head_product *p, int member);
 
-/* Scores of an adaptive softmax for the rows gathered in scratch.packed, as w->needs wants them.
+/* Scores of an adaptive softmax for the rows gathered in scratch.gathered, as w->needs wants them.
  * Run by every member. */
 void adaptive_scores(struct workspace *w, int member);
 

@@ -151,14 +151,16 @@ struct attend {
 	float *out; /* likewise; scaled and normalised; disjoint from q */
 	size_t ldo;
 	int queries, first;
-	int keys; /* 0: causal, as above. Else every query sees keys 0 .. keys - 1 and `first` is not read; what the
-	           * blocks hold from `keys` on is never used, whatever it is. */
+	/* 0: causal, as above. Else every query sees keys 0 .. keys - 1 and `first` is not read; what
+	 * the blocks hold from `keys` on is never used, whatever it is. */
+	int keys;
 	int head, n_heads, head_dim;
 	float scale; /* multiplied into q before the dots */
 	enum kv_format format;
-	void *const *blocks; /* blocks[t] for t = 0 .. (first + queries - 1) / 64 */
+	void *const *blocks; /* blocks[t] of the keys 64 t .. 64 t + 63, to the last that a query sees */
 	float *scratch; /* ops->attend_scratch(head_dim) floats, one per thread, 64-byte aligned */
-	/* What this thread is asked for afterwards, or NULL: a hint to fetch its first keys and values meanwhile. */
+	/* What this thread is asked for afterwards, or NULL: a hint to fetch its first keys and values
+	 * meanwhile. */
 	const struct attend *next;
 };
 

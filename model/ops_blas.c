@@ -164,8 +164,7 @@ bool ops_blas_check(char *err, size_t errlen) {
 	if (!right)
 		snprintf(err, errlen,
 		                "OpenBLAS (%s core) multiplies wrongly on this processor: use "
-		                "other "
-		                "kernels, or set OPENBLAS_CORETYPE",
+		                "other kernels, or set OPENBLAS_CORETYPE",
 		                openblas_get_corename());
 	return right;
 }

@@ -322,8 +322,7 @@ static bool read_list(const char *text, const int *own, int n_own, int *cpus, in
 		if (cpu < 0 || last < cpu || (*at && *at != ',')) {
 			snprintf(err, errlen,
 			                "pin: \"%s\" is not off, auto, or a list of processors "
-			                "such "
-			                "as 0-3,8",
+			                "such as 0-3,8",
 			                text);
 			return false;
 		}
@@ -331,8 +330,7 @@ static bool read_list(const char *text, const int *own, int n_own, int *cpus, in
 			if (!has_cpu(own, n_own, cpu)) {
 				snprintf(err, errlen,
 				                "pin: processor %ld is not one that this process "
-				                "may "
-				                "use",
+				                "may use",
 				                cpu);
 				return false;
 			}

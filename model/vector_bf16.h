@@ -8,13 +8,13 @@
 enum { BF16_GROUP_BYTES = 2 * PANEL * sizeof(uint16_t) }; /* of a pair of inputs in a panel */
 
 /* sum += input number `input` of each row times w. */
-TILE_INLINE void bf16_products(vec sum[ROWS_MAX][TILE_COLUMNS], const vec w[2],
+TILE_INLINE void bf16_products(vec sum[ROWS_MAX][TILE_COLUMNS], const vec w[TILE_COLUMNS],
                 const struct tile_inputs *x, int input, const int rows) {
 	UNROLL
 	for (int r = 0; r < rows; r++) {
 		const float *from = tile_input(x, r, input * (int)sizeof(float));
 		UNROLL
-		for (int j = 0; j < 2; j++) {
+		for (int j = 0; j < TILE_COLUMNS; j++) {
 			sum[r][j] = vec_fma(vec_set(*from), w[j], sum[r][j]);
 			vec_keep(sum[r][j]);
 		}
@@ -24,18 +24,20 @@ TILE_INLINE void bf16_products(vec sum[ROWS_MAX][TILE_COLUMNS], const vec w[2],
 /* Inputs 2 pair and 2 pair + 1. */
 TILE_INLINE void bf16_pair(vec sum[ROWS_MAX][TILE_COLUMNS], const char *b,
                 const struct tile_inputs *x, int pair, const int rows) {
-	vec pairs[2] = { vec_load((const float *)b), vec_load((const float *)b + LANES) };
-	vec first[2] = { vec_lower_bf16(pairs[0]), vec_lower_bf16(pairs[1]) };
+	vec pairs[TILE_COLUMNS] = { vec_load((const float *)b),
+		vec_load((const float *)b + LANES) };
+	vec first[TILE_COLUMNS] = { vec_lower_bf16(pairs[0]), vec_lower_bf16(pairs[1]) };
 	bf16_products(sum, first, x, 2 * pair, rows);
-	vec second[2] = { vec_upper_bf16(pairs[0]), vec_upper_bf16(pairs[1]) };
+	vec second[TILE_COLUMNS] = { vec_upper_bf16(pairs[0]), vec_upper_bf16(pairs[1]) };
 	bf16_products(sum, second, x, 2 * pair + 1, rows);
 }
 
 /* Input 2 pair alone. */
 TILE_INLINE void bf16_single(vec sum[ROWS_MAX][TILE_COLUMNS], const char *b,
                 const struct tile_inputs *x, int pair, const int rows) {
-	vec pairs[2] = { vec_load((const float *)b), vec_load((const float *)b + LANES) };
-	vec first[2] = { vec_lower_bf16(pairs[0]), vec_lower_bf16(pairs[1]) };
+	vec pairs[TILE_COLUMNS] = { vec_load((const float *)b),
+		vec_load((const float *)b + LANES) };
+	vec first[TILE_COLUMNS] = { vec_lower_bf16(pairs[0]), vec_lower_bf16(pairs[1]) };
 	bf16_products(sum, first, x, 2 * pair, rows);
 }
 

@@ -23,12 +23,12 @@ enum { DOT_GROUP_BYTES = 2 * PANEL * sizeof(uint16_t) }; /* of a pair of inputs 
 /* sum += pair number `pair` of each row times the weights at b; a pair is a float's worth of bits. */
 TILE_INLINE void dot_products(vec sum[ROWS_MAX][TILE_COLUMNS], const char *b,
                 const struct tile_inputs *x, int pair, const int rows) {
-	vec w[2] = { vec_load((const float *)b), vec_load((const float *)b + LANES) };
+	vec w[TILE_COLUMNS] = { vec_load((const float *)b), vec_load((const float *)b + LANES) };
 	UNROLL
 	for (int r = 0; r < rows; r++) {
 		const float *from = tile_input(x, r, pair * (int)sizeof(float));
 		UNROLL
-		for (int j = 0; j < 2; j++) {
+		for (int j = 0; j < TILE_COLUMNS; j++) {
 			sum[r][j] = vec_dot_bf16(vec_set(*from), w[j], sum[r][j]);
 			vec_keep(sum[r][j]);
 		}

@@ -10,12 +10,12 @@ enum { F32_GROUP_BYTES = PANEL * sizeof(float) }; /* of an input in a panel */
 
 TILE_INLINE void f32_products(vec sum[ROWS_MAX][TILE_COLUMNS], const char *b,
                 const struct tile_inputs *x, int input, const int rows) {
-	vec w[2] = { vec_load((const float *)b), vec_load((const float *)b + LANES) };
+	vec w[TILE_COLUMNS] = { vec_load((const float *)b), vec_load((const float *)b + LANES) };
 	UNROLL
 	for (int r = 0; r < rows; r++) {
 		const float *from = tile_input(x, r, input * (int)sizeof(float));
 		UNROLL
-		for (int j = 0; j < 2; j++) {
+		for (int j = 0; j < TILE_COLUMNS; j++) {
 			sum[r][j] = vec_fma(vec_set(*from), w[j], sum[r][j]);
 			vec_keep(sum[r][j]);
 		}

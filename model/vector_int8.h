@@ -28,13 +28,13 @@ static void int8_input(const float *x, int n_in, void *ret_input) {
 enum { INT8_QUAD = 4 * sizeof(int16_t) }; /* bytes of four inputs of a row */
 
 /* sum += w times two inputs of each row, `bytes` from where its address is. */
-TILE_INLINE void int8_products(vec sum[ROWS_MAX][TILE_COLUMNS], const vec w[2],
+TILE_INLINE void int8_products(vec sum[ROWS_MAX][TILE_COLUMNS], const vec w[TILE_COLUMNS],
                 const struct tile_inputs *x, int bytes, const int rows) {
 	UNROLL
 	for (int r = 0; r < rows; r++) {
 		vec from = vec_set_bits(tile_input(x, r, bytes));
 		UNROLL
-		for (int j = 0; j < 2; j++) {
+		for (int j = 0; j < TILE_COLUMNS; j++) {
 			sum[r][j] = vec_dot_pairs(w[j], from, sum[r][j]);
 			vec_keep(sum[r][j]);
 		}
@@ -45,10 +45,10 @@ TILE_INLINE void int8_products(vec sum[ROWS_MAX][TILE_COLUMNS], const vec w[2],
 TILE_INLINE void int8_quad(vec sum[ROWS_MAX][TILE_COLUMNS], const char *b,
                 const struct tile_inputs *x, int quad, const int rows) {
 	const float *at = (const float *)(const void *)b;
-	vec all[2] = { vec_load(at), vec_load(at + LANES) };
-	vec even[2] = { vec_even_bytes(all[0]), vec_even_bytes(all[1]) };
+	vec all[TILE_COLUMNS] = { vec_load(at), vec_load(at + LANES) };
+	vec even[TILE_COLUMNS] = { vec_even_bytes(all[0]), vec_even_bytes(all[1]) };
 	int8_products(sum, even, x, quad * INT8_QUAD, rows);
-	vec odd[2] = { vec_odd_bytes(all[0]), vec_odd_bytes(all[1]) };
+	vec odd[TILE_COLUMNS] = { vec_odd_bytes(all[0]), vec_odd_bytes(all[1]) };
 	int8_products(sum, odd, x, quad * INT8_QUAD + INT8_QUAD / 2, rows);
 }
 

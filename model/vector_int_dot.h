@@ -53,12 +53,12 @@ static void int4_input(const float *x, int n_in, void *ret_input) {
 TILE_INLINE void int8_products(vec sum[ROWS_MAX][TILE_COLUMNS], const char *b,
                 const struct tile_inputs *x, int quad, const int rows) {
 	const float *at = (const float *)(const void *)b;
-	vec w[2] = { vec_load(at), vec_load(at + LANES) };
+	vec w[TILE_COLUMNS] = { vec_load(at), vec_load(at + LANES) };
 	UNROLL
 	for (int r = 0; r < rows; r++) {
 		vec from = vec_set_bits(tile_input(x, r, quad * INT8_QUAD));
 		UNROLL
-		for (int j = 0; j < 2; j++) {
+		for (int j = 0; j < TILE_COLUMNS; j++) {
 			sum[r][j] = vec_dot_bytes(w[j], from, sum[r][j]);
 			vec_keep(sum[r][j]);
 		}
@@ -109,11 +109,11 @@ enum {
 	}
 
 /* Half a group of two vectors of outputs, the fours of inputs in order. */
-TILE_INLINE void int4_open(const char *b, vec w[2][INT4_QUADS]) {
+TILE_INLINE void int4_open(const char *b, vec w[TILE_COLUMNS][INT4_QUADS]) {
 	UNROLL
 	for (int q = 0; q < INT4_QUADS / 2; q++) {
 		UNROLL
-		for (int j = 0; j < 2; j++) {
+		for (int j = 0; j < TILE_COLUMNS; j++) {
 			vec both = vec_load(
 			                (const float *)(const void *)b + (q * PANEL + j * LANES));
 			w[j][q] = vec_low_halves(both);
@@ -123,15 +123,15 @@ TILE_INLINE void int4_open(const char *b, vec w[2][INT4_QUADS]) {
 }
 
 /* Half a group of some rows and two vectors of outputs. */
-TILE_INLINE void int4_half(vec sum[INT4_ROWS][2], const vec w[2][INT4_QUADS], const char *x,
-                size_t ldx, const int rows) {
+TILE_INLINE void int4_half(vec sum[INT4_ROWS][TILE_COLUMNS], const vec w[TILE_COLUMNS][INT4_QUADS],
+                const char *x, size_t ldx, const int rows) {
 	UNROLL
 	for (int q = 0; q < INT4_QUADS; q++) {
 		UNROLL
 		for (int r = 0; r < rows; r++) {
 			vec from = vec_set_bits(x + (size_t)r * ldx + 4 * q);
 			UNROLL
-			for (int j = 0; j < 2; j++) {
+			for (int j = 0; j < TILE_COLUMNS; j++) {
 				sum[r][j] = vec_dot_bytes(w[j][q], from, sum[r][j]);
 				vec_keep(sum[r][j]);
 			}
@@ -140,9 +140,9 @@ TILE_INLINE void int4_half(vec sum[INT4_ROWS][2], const vec w[2][INT4_QUADS], co
 }
 
 /* The first half of a group: the sums so far go to part. */
-TILE_INLINE void int4_first(const vec w[2][INT4_QUADS], const char *x, size_t ldx, float *part,
-                const int rows) {
-	vec sum[INT4_ROWS][2];
+TILE_INLINE void int4_first(const vec w[TILE_COLUMNS][INT4_QUADS], const char *x, size_t ldx,
+                float *part, const int rows) {
+	vec sum[INT4_ROWS][TILE_COLUMNS];
 	UNROLL
 	for (int r = 0; r < rows; r++)
 		sum[r][0] = sum[r][1] = vec_set_bits(x + (size_t)r * ldx);
@@ -155,9 +155,10 @@ TILE_INLINE void int4_first(const vec w[2][INT4_QUADS], const char *x, size_t ld
 }
 
 /* The second half: the whole group's sums times its scales are added to c. */
-TILE_INLINE void int4_second(const vec w[2][INT4_QUADS], const vec scale[2], const char *x,
-                size_t ldx, const float *part, float *c, size_t ldc, const int rows) {
-	vec sum[INT4_ROWS][2];
+TILE_INLINE void int4_second(const vec w[TILE_COLUMNS][INT4_QUADS], const vec scale[TILE_COLUMNS],
+                const char *x, size_t ldx, const float *part, float *c, size_t ldc,
+                const int rows) {
+	vec sum[INT4_ROWS][TILE_COLUMNS];
 	UNROLL
 	for (int r = 0; r < rows; r++) {
 		sum[r][0] = vec_load(part + r * PANEL);
@@ -167,7 +168,7 @@ TILE_INLINE void int4_second(const vec w[2][INT4_QUADS], const vec scale[2], con
 	UNROLL
 	for (int r = 0; r < rows; r++) {
 		UNROLL
-		for (int j = 0; j < 2; j++) {
+		for (int j = 0; j < TILE_COLUMNS; j++) {
 			float *to = c + (size_t)r * ldc + j * LANES;
 			vec_store(to, vec_fma(vec_from_int(sum[r][j]), scale[j], vec_load(to)));
 		}
@@ -177,10 +178,11 @@ TILE_INLINE void int4_second(const vec w[2][INT4_QUADS], const vec scale[2], con
 /* One group of inputs times all rows; each half is opened once. */
 TILE_INLINE void int4_group(const struct tile *t, const char *b, const char *x, const int rows) {
 	_Alignas(64) float part[INT4_ROWS_MAX * PANEL];
-	const vec scale[2] = { vec_from_int16(b), vec_from_int16(b + LANES * sizeof(int16_t)) };
+	const vec scale[TILE_COLUMNS] = { vec_from_int16(b),
+		vec_from_int16(b + LANES * sizeof(int16_t)) };
 	const char *at = x;
 	float *c = t->c, *to = part;
-	vec w[2][INT4_QUADS];
+	vec w[TILE_COLUMNS][INT4_QUADS];
 	int4_open(b + INT4_SCALES, w);
 	for (int r = 0; r + INT4_ROWS <= rows; r += INT4_ROWS) {
 		int4_first(w, at, t->ldx, to, INT4_ROWS);

@@ -54,8 +54,7 @@ static bool choose_formats(struct loader *l) {
 		if (!has_format(l->ops, own)) {
 			snprintf(l->err, l->errlen,
 			                "the kernels \"%s\" have no %s weights: choose other "
-			                "kernels "
-			                "or other weights",
+			                "kernels or other weights",
 			                l->ops->name, weight_format_name(format));
 			return false;
 		}

@@ -78,7 +78,7 @@ static bool scratch_init(struct workspace *w) {
 	int members = team_size(w->team);
 
 	w->ldx = workspace_row_stride(width.dim);
-	s->ld_packed = workspace_row_stride(width.dim);
+	s->ld_gathered = workspace_row_stride(width.dim);
 	s->ld_qkv = workspace_row_stride(width.qkv);
 	s->ld_ffn = workspace_row_stride(width.ffn);
 	s->inputs.stride = input_stride(w->ops, larger(width.dim, width.ffn));
@@ -88,8 +88,8 @@ static bool scratch_init(struct workspace *w) {
 	w->ld_classes = workspace_row_stride(width.classes);
 
 	w->x = workspace_rows(rows, w->ldx);
-	/* Heads gather up to max_logit_rows rows into `packed`. */
-	s->packed = workspace_rows(rows > logit_rows ? rows : logit_rows, s->ld_packed);
+	/* Heads gather up to max_logit_rows rows into `gathered`. */
+	s->gathered = workspace_rows(rows > logit_rows ? rows : logit_rows, s->ld_gathered);
 	s->qkv = workspace_rows(rows, s->ld_qkv);
 	s->ffn = workspace_rows(rows, s->ld_ffn);
 	s->inputs.rows = workspace_rows(
@@ -102,7 +102,7 @@ static bool scratch_init(struct workspace *w) {
 	w->zeros = workspace_rows(1, workspace_row_stride((int)dim));
 	if (w->zeros)
 		memset(w->zeros, 0, dim * sizeof *w->zeros);
-	return w->x && s->packed && s->qkv && s->ffn && s->inputs.rows && s->attend && w->logits
+	return w->x && s->gathered && s->qkv && s->ffn && s->inputs.rows && s->attend && w->logits
 	                && w->head && w->classes && w->zeros;
 }
 
@@ -218,8 +218,7 @@ struct workspace *workspace_create(const struct model *model,
 	                || !adaptive_init(w) || !step_init(w) || !sequences_init(w)) {
 		snprintf(err, errlen,
 		                "not enough memory for a workspace of %d rows, %d rows of logits "
-		                "and "
-		                "%d sequences",
+		                "and %d sequences",
 		                w->max_rows, w->max_logit_rows, w->max_sequences);
 		workspace_destroy(w);
 		return NULL;
@@ -233,7 +232,7 @@ void workspace_destroy(struct workspace *w) {
 	prefix_destroy(w->prefix);
 	kv_finish(&w->kv);
 	free(w->x);
-	free(w->scratch.packed);
+	free(w->scratch.gathered);
 	free(w->scratch.qkv);
 	free(w->scratch.ffn);
 	free(w->scratch.inputs.rows);
@@ -295,7 +294,7 @@ size_t workspace_scratch_bytes(const struct workspace *w) {
 	size_t most = rows > logit_rows ? rows : logit_rows;
 	size_t tile = 2 * KV_TILE * (size_t)facts->stack[STACK_ENCODER].dim;
 	size_t floats = rows * (w->ldx + s->ld_qkv + s->ld_ffn)
-	                + most * (s->ld_packed + s->inputs.stride / sizeof(float))
+	                + most * (s->ld_gathered + s->inputs.stride / sizeof(float))
 	                + (size_t)team_size(w->team) * s->attend_stride
 	                + logit_rows
 	                                * ((has_scores(facts) ? w->ld_logits : 0) + w->ld_head
