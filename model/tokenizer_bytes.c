@@ -23,7 +23,8 @@ static bool add_spelling(struct tokenizer *t, const char *spelling, size_t len, 
 	                       : vocab_add(t->vocab, spelling, len, id, err, errlen);
 }
 
-int32_t tokenizer_find_spelling(const struct tokenizer *t, const char *spelling, size_t len) {
+/* The id of a token as files spell it, or -1. */
+static int32_t find_spelling(const struct tokenizer *t, const char *spelling, size_t len) {
 	return is_wordpiece(t) ? wordpiece_find(t->vocab, spelling, len)
 	                       : vocab_find(t->vocab, spelling, len);
 }
@@ -57,7 +58,7 @@ bool tokenizer_read_vocab(struct tokenizer *t, const struct doc *object, const c
 bool tokenizer_add_token(struct tokenizer *t, const struct added_token *token, const char *file,
                 char *err, size_t errlen) {
 	char why[160];
-	int32_t known = tokenizer_find_spelling(t, token->text, token->len);
+	int32_t known = find_spelling(t, token->text, token->len);
 	const struct added_token *earlier = added_find_text(t->added, token->text, token->len);
 	bool ok = true;
 	if (known >= 0 && known != token->id) {

@@ -168,9 +168,6 @@ bool tokenizer_read_merges(struct tokenizer *t, struct tokenizer_text text, cons
 bool tokenizer_add_token(struct tokenizer *t, const struct added_token *token, const char *file,
                 char *err, size_t errlen);
 
-/* The id of a token as files spell it, or -1. */
-int32_t tokenizer_find_spelling(const struct tokenizer *t, const char *spelling, size_t len);
-
 /* Appends an id to `around`; false with a sentence if it is unknown or they are too many. */
 bool tokenizer_put_around(struct tokenizer *t, struct tokenizer_around *around, int64_t id,
                 const char *file, const char *key, char *err, size_t errlen);

@@ -43,7 +43,11 @@ static int byte_of(uint32_t code) {
 	return -1;
 }
 
-bool vocab_unspell(const char *spelling, size_t len, char *out, size_t *ret_len) {
+/*
+ * Reads a spelling: writes the bytes it stands for to `out` (at most len bytes), returns true if
+ * every character is one of the 256; else copies the spelling itself and returns false.
+ */
+static bool unspell(const char *spelling, size_t len, char *out, size_t *ret_len) {
 	size_t i = 0, n = 0;
 	while (i < len) {
 		uint32_t code;
@@ -120,7 +124,7 @@ int32_t vocab_find(const struct vocab *v, const char *spelling, size_t len) {
 	if (len > sizeof bytes)
 		return -1;
 	size_t n;
-	bool reachable = vocab_unspell(spelling, len, bytes, &n);
+	bool reachable = unspell(spelling, len, bytes, &n);
 	return find(v, bytes, n, reachable);
 }
 
@@ -216,7 +220,7 @@ bool vocab_add(struct vocab *v, const char *spelling, size_t len, int64_t id, ch
 	if (!fits(len, id, err, errlen))
 		return false;
 	size_t n;
-	bool reachable = vocab_unspell(spelling, len, bytes, &n);
+	bool reachable = unspell(spelling, len, bytes, &n);
 	return add(v, bytes, n, reachable, id, err, errlen);
 }
 

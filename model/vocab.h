@@ -52,10 +52,4 @@ int32_t vocab_size(const struct vocab *v);
 size_t vocab_count(const struct vocab *v);
 size_t vocab_longest(const struct vocab *v);
 
-/*
- * Reads a spelling: writes the bytes it stands for to `out` (at most len bytes), returns true if
- * every character is one of the 256; else copies the spelling itself and returns false.
- */
-bool vocab_unspell(const char *spelling, size_t len, char *out, size_t *ret_len);
-
 #endif
