@@ -194,9 +194,13 @@ TEST(an_idle_team_uses_no_processor_time) {
 	struct board board = { .team = team_of(3) };
 	team_run(board.team, count_call, &board);
 	pause_ms(50);
-	double before = process_seconds();
-	pause_ms(300);
-	CHECK(process_seconds() - before < 0.05);
+	double used = 1;
+	for (int i = 0; i < 20 && used >= 0.05; i++) { /* until all have parked */
+		double before = process_seconds();
+		pause_ms(300);
+		used = process_seconds() - before;
+	}
+	CHECK(used < 0.05);
 	team_run(board.team, count_call, &board);
 	for (int i = 0; i < 3; i++)
 		CHECK_INT(board.calls[i], 2);
@@ -261,9 +265,10 @@ enum { ITEMS = 97, DEALINGS = 400 };
 
 struct deal_board {
 	struct team *team;
-	int claim, slow;     /* the member that sleeps in its first claim of a dealing; -1: none */
+	int claim, slow;     /* the member that waits in a claim until all is dealt; -1: none */
 	int taken[ITEMS];    /* claims that had the item, in all dealings */
 	int of[MEMBERS_MAX]; /* items that a member has had */
+	atomic_int dealt;    /* items that somebody has had in a dealing with a slow member */
 };
 
 /* Plain memory: an item that two members had would be a data race besides a wrong count. */
@@ -279,8 +284,14 @@ static void deal_items(void *arg, int member) {
 			for (int i = first; i < end; i++)
 				board->taken[i]++;
 			board->of[member] += end - first;
-			if (member == board->slow)
-				pause_ms(100);
+			if (board->slow < 0)
+				continue;
+			atomic_fetch_add(&board->dealt, end - first);
+			for (int ms = 0; member == board->slow && ms < 20000; ms++) {
+				if (atomic_load(&board->dealt) == ITEMS)
+					break;
+				pause_ms(1);
+			}
 		}
 		team_barrier(board->team, member);
 	}
@@ -306,6 +317,6 @@ TEST(what_a_slow_member_has_left_is_dealt_to_others) {
 	team_run(board.team, deal_items, &board);
 	for (int item = 0; item < ITEMS; item++)
 		CHECK_INT(board.taken[item], 1);
-	CHECK(board.of[1] < ITEMS / 3);
+	CHECK(board.of[1] <= 2); /* what it held while the others had all else */
 	team_destroy(board.team);
 }

@@ -26,13 +26,19 @@ def begin(server, **fields):
     return c
 
 
+def cancellations(server):
+    text = server.ask("GET", "/metrics", admin=True).body.decode()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines()
+               if line.startswith("fathom_cancelled_total"))
+
+
 def cancelled(server, leave, **fields):
-    """The engine is idle soon after leave(connection), long before the answer would be done."""
+    """After leave(connection) the engine is idle because the request was cancelled, not because it was done."""
+    before = cancellations(server)
     c = begin(server, **fields)
     leave(c)
-    start = time.monotonic()
-    assert eventually(server.idle, 3), "the work went on"
-    assert time.monotonic() - start < 2
+    assert eventually(server.idle), "the work went on"
+    same(cancellations(server), before + 1)
     c.close()
 
 
@@ -80,7 +86,7 @@ def a_reader_that_stalls_is_cut():
                                 {**LONG, "n": 8, "logprobs": 5, "stream": True}))
             assert eventually(lambda: s.gauge("connections") > 1)
             assert eventually(lambda: s.gauge("connections") == 1), "it may stall for ever"
-            assert eventually(s.idle, 3)
+            assert eventually(lambda: s.idle() and cancellations(s) == 1), "the work went on"
 
 
 @test
@@ -155,7 +161,8 @@ def deadlines_cut_or_refuse(slow):
     same(a.status, 200)
     choice = a.json()["choices"][0]
     same((choice["finish_reason"], choice["finish_detail"]), ("length", "deadline"))
-    assert 200 < a.json()["timings"]["total_ms"] < 1500
+    total, tokens = a.json()["timings"]["total_ms"], a.json()["usage"]["completion_tokens"]
+    assert total > 200 and tokens < LONG["max_tokens"], (total, tokens)
 
 
 @test
@@ -319,7 +326,7 @@ def a_second_signal_ends_at_once():
             s.signal()
             assert eventually(lambda: s.ask("GET", "/readyz").status == 503)
             s.signal(signal.SIGINT)
-            assert s.wait(3) != 0
+            assert s.wait() != 0  # drained, it would end with 0
 
 
 @test

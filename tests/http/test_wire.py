@@ -5,7 +5,7 @@ import json
 import sys
 import time
 
-from harness import Server, eventually, in_background, main, request_text, same, test
+from harness import PATIENCE, Server, eventually, in_background, main, request_text, same, test
 
 BODY = json.dumps({"prompt": "hello", "max_tokens": 2})
 SMUGGLED = "GET /livez HTTP/1.1\r\nHost: smuggled\r\n\r\n"
@@ -83,7 +83,6 @@ def garbage_never_hangs():
                      b"GET\r\n\r\n", b"\r\n\r\n\x00\x00\r\n\r\n", b"A" * 200 + b"\r\n\r\n"):
             with s.connect() as c:
                 c.send(data)
-                c.socket.settimeout(5)
                 try:
                     assert c.answer().status in (400, 405, 501, 505)
                 except (EOFError, ConnectionResetError):
@@ -320,8 +319,9 @@ def slow_clients_are_cut_by_absolute_deadlines():
             start = time.monotonic()
             with s.connect() as c:
                 try:
-                    for byte in "GET /livez HTTP/1.1\r\nHost: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa":
-                        c.send(byte)
+                    c.send("GET /livez HTTP/1.1\r\nHost: ")
+                    while time.monotonic() - start < PATIENCE:  # never silent for long, never done
+                        c.send("a")
                         time.sleep(0.1)
                 except OSError:
                     pass
@@ -346,9 +346,9 @@ def slow_clients_are_cut_by_absolute_deadlines():
         for t in threads:
             t.join()
         slow, body, idle = (t.result[0] for t in threads)
-        assert 0.4 < slow < 3, slow
+        assert 0.4 < slow < PATIENCE, slow
         same(body, (408, "request_timeout", True))
-        assert 0.8 < idle < 3.5, idle
+        assert idle > 0.8, idle
 
 
 @test
