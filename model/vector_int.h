@@ -51,6 +51,11 @@ static inline int32_t bytes_sum(const int8_t *from) {
 	return (int16_t)(sums & 0xffff) + (int16_t)(sums >> 16);
 }
 
+/* What a row's int8 sums have too much, negative. Modulo 2^32, as they are: only both together fit. */
+static inline int32_t int8_offset(int32_t sum) {
+	return (int32_t)(0u - 128u * (uint32_t)sum);
+}
+
 /* Where the scales of a panel's outputs are. */
 static const float *panel_scales(const struct kernel *k, const struct linear *l, int panel) {
 	return (const float *)(const void *)(weights_at(k, l, panel + 1, 0) - k->panel_tail);

@@ -22,7 +22,7 @@ static void int8_input(const float *x, int n_in, void *ret_input) {
 		for (int k = 0; k < INT_CHUNK; k += 16)
 			bytes_spread(bytes + k, to + i + k);
 	}
-	row->offset = -128 * sum;
+	row->offset = int8_offset(sum);
 }
 
 enum { INT8_QUAD = 4 * sizeof(int16_t) }; /* bytes of four inputs of a row */

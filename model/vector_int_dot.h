@@ -26,7 +26,7 @@ static void int8_input(const float *x, int n_in, void *ret_input) {
 		int_chunk(x + i, n_in - i, factor, to + i);
 		sum += bytes_sum(to + i) + bytes_sum(to + i + INT_CHUNK / 2);
 	}
-	row->offset = -128 * sum;
+	row->offset = int8_offset(sum);
 }
 
 static size_t int4_input_bytes(int n_in) {

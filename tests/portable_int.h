@@ -56,10 +56,11 @@ static inline vec vec_odd_bytes(vec v) {
 }
 
 static __attribute__((noinline, unused)) vec vec_dot_pairs(vec a, vec b, vec sum) {
-	union parts x = { .v = a }, y = { .v = b }, s = { .v = sum };
+	union parts x = { .v = a }, y = { .v = b };
+	vec_bits to = (vec_bits)sum;
 	for (int i = 0; i < 2 * LANES; i++)
-		s.words[i / 2] += x.halves[i] * y.halves[i];
-	return s.v;
+		to[i / 2] += (uint32_t)(x.halves[i] * y.halves[i]);
+	return (vec)to;
 }
 
 static inline vec vec_low_halves(vec v) {
