@@ -217,60 +217,82 @@ static void name_depth(const struct subnet *subnet, char *text, size_t size) {
 		snprintf(text, size, "Depth %d", encoder + decoder);
 }
 
-static const char *budget_field(const struct scheduler_budget *budget) {
-	return budget->latency_ms > 0         ? "latency_budget_ms"
-	                : budget->ttft_ms > 0 ? "ttft_budget_ms"
-	                                      : "tpot_budget_ms";
+/* A budget, and what is predicted of the time that it is about. */
+struct miss {
+	const char *field, *what, *advice;
+	double ms;
+};
+
+/* The first budget of the job that is not kept; the first one, where what is due before takes its
+ * time. All predictions count with the margin. */
+static struct miss find_miss(const struct admission *a, const struct cost_model *cost,
+                const struct job *job, const struct admission_refusal *refusal) {
+	struct scheduler_budget budget = admission_budget(job, 0);
+	struct scheduled r;
+	admission_schedule(a, cost, job, &r);
+	double margin = scheduler_margin(cost, &r), spent = refusal->spent_ms;
+	const struct cost_time *t = &refusal->time;
+	const struct miss all[] = {
+		{ "latency_budget_ms", "for the whole answer", " or ask for fewer tokens",
+		                spent + t->total_ms * margin },
+		{ "ttft_budget_ms", "until the first token", " or send a shorter prompt",
+		                spent + t->first_ms * margin },
+		{ "tpot_budget_ms", "for each further token", "", t->token_ms * margin },
+	};
+	const double limits[] = { budget.latency_ms, budget.ttft_ms, budget.tpot_ms };
+	int first = -1;
+	for (int i = 0; i < 3; i++) {
+		if (limits[i] <= 0)
+			continue;
+		if (all[i].ms > limits[i])
+			return all[i];
+		first = first < 0 ? i : first;
+	}
+	return all[first < 0 ? 0 : first];
 }
 
 /* Not even an idle server could: says what was predicted, and which depth would do. */
-static bool refuse_unattainable(const struct admission *a, const struct cost_model *cost,
-                const struct job *job, double predicted_ms, struct error *e) {
-	struct scheduler_budget budget = admission_budget(job, 0);
-	const char *field = budget_field(&budget);
+static void refuse_unattainable(const struct admission *a, const struct cost_model *cost,
+                const struct job *job, const struct miss *miss, struct error *e) {
 	struct subnet fitting;
 	char name[80];
 	bool fits = fitting_subnet(a, cost, job, &fitting);
 	if (fits)
 		name_depth(&fitting, name, sizeof name);
 	if (fits)
-		error_set(e, ERROR_BUDGET_UNATTAINABLE, field,
-		                "Even an idle server would miss %s at the depths allowed: %.0f ms "
-		                "are predicted for the whole answer. %s would keep it.",
-		                field, predicted_ms, name);
+		error_set(e, ERROR_BUDGET_UNATTAINABLE, miss->field,
+		                "Even an idle server would miss %s at the depths allowed: %.*f ms "
+		                "are predicted %s. %s would keep it.",
+		                miss->field, miss->ms < 10, miss->ms, miss->what, name);
 	else
-		error_set(e, ERROR_BUDGET_UNATTAINABLE, field,
-		                "Even an idle server would miss %s at any depth: %.0f ms are "
-		                "predicted for the whole answer. Allow more time or ask for %s.",
-		                field, predicted_ms,
-		                only_encodes(job) ? "less text" : "fewer tokens");
-	if (e) {
-		e->predicted_ms = predicted_ms;
+		error_set(e, ERROR_BUDGET_UNATTAINABLE, miss->field,
+		                "Even an idle server would miss %s at any depth: %.*f ms are "
+		                "predicted %s. Allow more time%s.",
+		                miss->field, miss->ms < 10, miss->ms, miss->what,
+		                only_encodes(job) ? " or send less text" : miss->advice);
+	if (e)
 		e->fitting_depth = fits ? fitting.stack[model_main_stack(a->model)].depth : 0;
-	}
-	return false;
 }
 
 bool admission_refuse(const struct admission *a, const struct cost_model *cost,
-                const struct job *job, enum scheduler_refusal refusal, double predicted_ms,
-                double retry_after_ms, struct error *e) {
-	struct scheduler_budget budget = admission_budget(job, 0);
-	if (refusal == SCHEDULER_UNATTAINABLE)
-		return refuse_unattainable(a, cost, job, predicted_ms, e);
-	if (refusal == SCHEDULER_BUSY)
-		error_set(e, ERROR_BUDGET_UNATTAINABLE_BUSY, budget_field(&budget),
-		                "The server is too busy to keep %s: the whole answer is predicted "
-		                "to "
-		                "take %.0f ms. Try again later.",
-		                budget_field(&budget), predicted_ms);
+                const struct job *job, const struct admission_refusal *refusal, struct error *e) {
+	const struct miss miss = find_miss(a, cost, job, refusal);
+	if (refusal->why == SCHEDULER_UNATTAINABLE)
+		refuse_unattainable(a, cost, job, &miss, e);
+	else if (refusal->why == SCHEDULER_BUSY)
+		error_set(e, ERROR_BUDGET_UNATTAINABLE_BUSY, miss.field,
+		                "The server is too busy to keep %s: %.*f ms are predicted %s. Try "
+		                "again later.",
+		                miss.field, miss.ms < 10, miss.ms, miss.what);
 	else
 		error_set(e, ERROR_SERVER_OVERLOADED, "",
-		                "The server is overloaded and would miss %s: the whole answer is "
-		                "predicted to take %.0f ms. Try again later.",
-		                budget_field(&budget), predicted_ms);
+		                "The server is overloaded and would miss %s: %.*f ms are predicted "
+		                "%s. Try again later.",
+		                miss.field, miss.ms < 10, miss.ms, miss.what);
 	if (e) {
-		e->predicted_ms = predicted_ms;
-		e->retry_after_ms = retry_after_ms;
+		e->predicted_ms = miss.ms;
+		if (refusal->why != SCHEDULER_UNATTAINABLE)
+			e->retry_after_ms = refusal->retry_after_ms;
 	}
 	return false;
 }

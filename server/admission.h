@@ -29,13 +29,16 @@ void admission_schedule(const struct admission *a, const struct cost_model *cost
 /* Refuses what no pool of this size could ever hold, at the shallowest depth that it allows. */
 bool admission_check_size(const struct admission *a, const struct job *job, struct error *e);
 
-/*
- * Says why a job is refused (not ACCEPTED or TOO_LARGE): predicted_ms, with the margin, is what its
- * answer would take, retry_after_ms when trying again may help. Returns false.
- */
+struct admission_refusal {
+	enum scheduler_refusal why; /* not ACCEPTED or TOO_LARGE */
+	struct cost_time time;      /* predicted from joining on, the median: no margin yet */
+	double spent_ms;            /* from receiving it to joining */
+	double retry_after_ms;      /* when trying again may help */
+};
+
+/* Says why a job is refused, with the time that its first budget not kept is about. Returns false. */
 bool admission_refuse(const struct admission *a, const struct cost_model *cost,
-                const struct job *job, enum scheduler_refusal refusal, double predicted_ms,
-                double retry_after_ms, struct error *e);
+                const struct job *job, const struct admission_refusal *refusal, struct error *e);
 
 /* What a job runs at `subnet`; `output_tokens` of each choice. */
 void admission_work(const struct job *job, const struct subnet *subnet, int output_tokens,

@@ -303,14 +303,14 @@ static bool foresee(const struct engine *engine, const struct view *v, const str
 	*ret_in_time = f.in_time;
 	if (f.refusal == SCHEDULER_ACCEPTED)
 		return true;
-	double predicted_ms = f.alone_ms, retry_ms = f.retry_after_ms;
-	if (f.refusal != SCHEDULER_UNATTAINABLE)
-		predicted_ms = f.predicted_ms
-		                + f.time.total_ms * (scheduler_margin(cost, ret_scheduled) - 1);
-	if (f.refusal == SCHEDULER_OVERLOADED && retry_ms < engine->config->retry_after_ms)
-		retry_ms = engine->config->retry_after_ms;
-	return admission_refuse(
-	                &engine->admission, cost, job, f.refusal, predicted_ms, retry_ms, e);
+	struct admission_refusal refusal = {
+		.why = f.refusal, .time = f.alone, .retry_after_ms = f.retry_after_ms
+	};
+	if (f.refusal != SCHEDULER_UNATTAINABLE) {
+		refusal.time = f.time;
+		refusal.spent_ms = f.predicted_ms - f.time.total_ms;
+	}
+	return admission_refuse(&engine->admission, cost, job, &refusal, e);
 }
 
 /* Takes a place in the queue; counted here, so that a burst cannot pass between two steps. */

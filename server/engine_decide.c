@@ -31,17 +31,17 @@ static void refuse(struct engine *engine, const struct scheduler_action *action,
 	struct ticket *t = ticket_of(action->who);
 	struct error e = { 0 };
 	const struct scheduled *r = action->who;
-	double spent_ms = now_ms > r->arrival_ms ? now_ms - r->arrival_ms : 0;
-	double predicted_ms = r->predicted.total_ms * scheduler_margin(&engine->cost, r);
+	struct admission_refusal refusal = { .why = action->refusal,
+		.time = r->predicted,
+		.retry_after_ms = action->retry_after_ms };
+	if (action->refusal != SCHEDULER_UNATTAINABLE)
+		refusal.spent_ms = now_ms > r->arrival_ms ? now_ms - r->arrival_ms : 0;
 	if (action->refusal == SCHEDULER_TOO_LARGE)
 		error_set(&e, ERROR_CONTEXT_LENGTH_EXCEEDED, "max_tokens",
 		                "The server's KV pool cannot hold this request; ask for fewer "
 		                "tokens or a shallower depth.");
 	else
-		admission_refuse(&engine->admission, &engine->cost, t->job, action->refusal,
-		                action->refusal == SCHEDULER_UNATTAINABLE ? predicted_ms
-		                                                          : spent_ms + predicted_ms,
-		                0, &e);
+		admission_refuse(&engine->admission, &engine->cost, t->job, &refusal, &e);
 	engine_refuse(engine, t, &e);
 }
 

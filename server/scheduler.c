@@ -218,11 +218,12 @@ static struct scheduler_terms terms_of(const struct scheduler *s, const struct s
 		.level = s->level };
 }
 
-static bool refuse(struct scheduled *r, enum scheduler_refusal refusal,
+static bool refuse(const struct scheduler *s, struct scheduled *r, enum scheduler_refusal refusal,
                 struct scheduler_action *action) {
 	action->verdict = SCHEDULER_REFUSE;
 	action->who = r;
 	action->refusal = refusal;
+	action->retry_after_ms = scheduler_wait(s, r);
 	return true;
 }
 
@@ -245,13 +246,13 @@ static bool rejects(const struct scheduled *r, const struct cost_model *cost) {
 	return r->on_miss == ON_MISS_REJECT && cost->fitted && scheduler_budgeted(r);
 }
 
-static bool reject(const struct scheduler_terms *terms, const struct cost_model *cost,
-                struct scheduled *r, const struct scheduler_foresight *f,
-                struct scheduler_action *action) {
+static bool reject(const struct scheduler *s, const struct scheduler_terms *terms,
+                const struct cost_model *cost, struct scheduled *r,
+                const struct scheduler_foresight *f, struct scheduler_action *action) {
 	struct cost_time alone;
 	bool could = attainable(terms, cost, r, &alone);
 	r->predicted = could ? f->time : alone;
-	return refuse(r, could ? SCHEDULER_BUSY : SCHEDULER_UNATTAINABLE, action);
+	return refuse(s, r, could ? SCHEDULER_BUSY : SCHEDULER_UNATTAINABLE, action);
 }
 
 /* Those that would rather be refused, once even the shallowest depth alone would be late. */
@@ -266,7 +267,7 @@ static bool reject_lost(struct scheduler *s, const struct cost_model *cost, doub
 		struct scheduler_foresight f;
 		terms.level = s->options.layers[s->main_stack];
 		scheduler_decide(&terms, cost, r, now_ms, &f);
-		return reject(&terms, cost, r, &f, action);
+		return reject(s, &terms, cost, r, &f, action);
 	}
 	return false;
 }
@@ -289,9 +290,9 @@ static bool admit(struct scheduler *s, const struct cost_model *cost, struct sch
 		terms.level = scheduler_cached_level(s, cost, r, now_ms);
 	scheduler_decide(&terms, cost, r, now_ms, &f);
 	if (rejects(r, cost) && !f.fits)
-		return reject(&terms, cost, r, &f, action);
+		return reject(s, &terms, cost, r, &f, action);
 	if (!s->options.fits(s->options.arg, r, &f.subnet))
-		return s->n_running == 0 ? refuse(r, SCHEDULER_TOO_LARGE, action) : false;
+		return s->n_running == 0 ? refuse(s, r, SCHEDULER_TOO_LARGE, action) : false;
 	if (!scheduler_welcome(s, cost, r, &f.subnet, now_ms))
 		return false;
 	r->subnet = f.subnet;

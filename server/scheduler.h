@@ -258,7 +258,8 @@ struct scheduler_action {
 	struct scheduled *who; /* NULL with STEP */
 	struct plan plan;      /* NARROW */
 	enum scheduler_refusal refusal;
-	bool budget; /* CUT: at the latency budget; else at the deadline */
+	double retry_after_ms; /* REFUSE: until one that came now would join, had this one left */
+	bool budget;           /* CUT: at the latency budget; else at the deadline */
 	/* STEP: most rows of prompts; a source, which cannot be parted, may be the first to pass it.
 	 * 0: none, and only if something decodes. */
 	int prompt_rows;
@@ -325,8 +326,8 @@ struct scheduler_foresight {
 	bool fits;             /* its budgets, with the margin */
 	bool in_time; /* it has a budget, which is predicted to be kept with all that is due */
 	enum scheduler_refusal refusal; /* ACCEPTED, UNATTAINABLE, BUSY or OVERLOADED */
-	double alone_ms;       /* with the margin, on an idle server at the best allowed depth */
-	double retry_after_ms; /* when trying again may help */
+	struct cost_time alone; /* the median on an idle server, at the best allowed depth */
+	double retry_after_ms;  /* when trying again may help */
 };
 
 /* Any thread. What would become of a request that arrived now; `r` is as for scheduler_arrive. */

@@ -168,6 +168,12 @@ int scheduler_cached_level(struct scheduler *s, const struct cost_model *cost,
 struct scheduled *scheduler_narrow(
                 struct scheduler *s, const struct cost_model *cost, double now_ms);
 
+/* ---- scheduler_view.c ---- */
+
+/* How long what is ahead, but for one that waits (NULL: all), keeps a request without a budget
+ * waiting. */
+double scheduler_wait(const struct scheduler *s, const struct scheduled *but);
+
 /* ---- scheduler_compose.c ---- */
 
 /* Whether one that runs has no need: it may rest for those that have one. */

@@ -7,14 +7,15 @@
 
 /* ---- the view ---- */
 
-/* How long what is ahead keeps a request without a budget waiting. */
-static double wait_ms(const struct scheduler *s) {
-	struct scheduler_queue q = { .waiting = s->n_waiting,
+double scheduler_wait(const struct scheduler *s, const struct scheduled *but) {
+	struct scheduler_queue q = { .waiting = s->n_waiting - (but != NULL),
 		.slots = s->options.limits.sequences,
 		.shortest_tokens = INFINITY,
 		.step_ms = s->step_ms };
 	for (int i = 0; i < s->n_waiting; i++) {
 		const struct scheduled *r = s->waiting[i];
+		if (r == but)
+			continue;
 		q.waiting_prompt_ms += r->at.prompt_ms;
 		q.waiting_tokens += (double)r->work.output_tokens * r->work.choices;
 	}
@@ -78,7 +79,7 @@ void scheduler_view(const struct scheduler *s, struct scheduler_view *ret_view) 
 			v->backlog_ms += r->at.low_ms;
 	}
 	v->least_load = s->load.decode_rows > 0 ? s->least_load : v->load;
-	v->wait_ms = wait_ms(s);
+	v->wait_ms = scheduler_wait(s, NULL);
 	draw_curve(s, v);
 }
 
@@ -140,7 +141,7 @@ void scheduler_foresee(const struct scheduler_view *view, const struct cost_mode
 		return;
 	struct scheduler_foresight best;
 	scheduler_decide(&alone, cost, r, r->arrival_ms, &best);
-	ret->alone_ms = best.time.total_ms * margin;
+	ret->alone = best.time;
 	ret->retry_after_ms = view->wait_ms;
 	bool lost = due
 	                && (at.low_ms > free_ms

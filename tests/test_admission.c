@@ -227,12 +227,52 @@ TEST(a_refused_budget_names_the_pair_that_would_fit) {
 	CHECK(!answer.fits);
 	CHECK_INT(answer.refusal, SCHEDULER_UNATTAINABLE);
 	/* 1 + 9 + 20, then four of 1 + 20. */
-	CHECK(answer.alone_ms == 114);
-	CHECK(!admission_refuse(&admission, &cost, job, answer.refusal, answer.alone_ms, 0, &e));
+	CHECK(answer.alone.total_ms == 114);
+	struct admission_refusal refusal = { .why = answer.refusal, .time = answer.alone };
+	CHECK(!admission_refuse(&admission, &cost, job, &refusal, &e));
 	CHECK_INT(e.code, ERROR_BUDGET_UNATTAINABLE);
 	/* The ladder of 3 + 2 layers is (1,1), (2,2), (3,2). */
 	CHECK(strstr(e.message, "An encoder of 1 and a decoder of 1 layers would keep it."));
 	CHECK_INT(e.fitting_depth, 1);
 	job_destroy(job);
+	close_all();
+}
+
+/* What an idle server says of a budget that it cannot keep. */
+static struct error refusal_of(const char *body) {
+	struct cost_model cost = {
+		.fitted = true, .margin = 1, .margin_rescued = 1, .constant_ms = 1
+	};
+	for (int i = 0; i < COST_POINTS; i++) {
+		cost.layer_ms[STACK_ENCODER][i] = 3;
+		cost.layer_ms[STACK_DECODER][i] = 10;
+	}
+	struct job *job = rig_job(&rig, REQUEST_COMPLETION, body);
+	struct scheduler_foresight answer = foresee(&cost, job);
+	struct admission_refusal refusal = { .why = answer.refusal, .time = answer.alone };
+	struct error e = { 0 };
+	CHECK_INT(answer.refusal, SCHEDULER_UNATTAINABLE);
+	CHECK(!admission_refuse(&admission, &cost, job, &refusal, &e));
+	job_destroy(job);
+	return e;
+}
+
+TEST(a_refused_budget_is_told_the_time_that_it_is_about) {
+	open_with("tiny-mt-post", 100);
+	/* 1 + 9 + 20 until the first token, 1 + 20 for each of four more. */
+	struct error e = refusal_of("{\"prompt\":[5,6,2],\"max_tokens\":5,\"depth\":2,"
+	                            "\"ttft_budget_ms\":5,\"on_miss\":\"reject\"}");
+	CHECK_STR(e.param, "ttft_budget_ms");
+	CHECK(e.predicted_ms == 30);
+	CHECK(strstr(e.message, "30 ms are predicted until the first token."));
+	e = refusal_of("{\"prompt\":[5,6,2],\"max_tokens\":5,\"depth\":2,\"tpot_budget_ms\":5,"
+	               "\"on_miss\":\"reject\"}");
+	CHECK_STR(e.param, "tpot_budget_ms");
+	CHECK(e.predicted_ms == 21);
+	CHECK(strstr(e.message, "21 ms are predicted for each further token."));
+	/* The one that is missed, and not the one that is kept. */
+	e = refusal_of("{\"prompt\":[5,6,2],\"max_tokens\":5,\"depth\":2,"
+	               "\"latency_budget_ms\":200,\"tpot_budget_ms\":5,\"on_miss\":\"reject\"}");
+	CHECK_STR(e.param, "tpot_budget_ms");
 	close_all();
 }

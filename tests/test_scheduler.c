@@ -502,7 +502,7 @@ TEST(rejection_tells_an_impossible_budget_from_a_busy_server) {
 	/* Ten steps of 3 ms. */
 	scheduler_foresee(&view, &toy.cost, &impossible->s, 0, &f);
 	CHECK_INT(f.refusal, SCHEDULER_UNATTAINABLE);
-	CHECK(f.alone_ms == 30);
+	CHECK(f.alone.total_ms == 30);
 	scheduler_foresee(&view, &toy.cost, &busy->s, 0, &f);
 	CHECK_INT(f.refusal, SCHEDULER_ACCEPTED);
 	CHECK(f.in_time && f.fits);
@@ -549,6 +549,8 @@ TEST(a_budget_lost_in_the_queue_is_refused_and_not_served_late) {
 	CHECK_INT(late->refusal, SCHEDULER_BUSY);
 	/* At the first step after which 30 ms are too many, and not when its turn comes. */
 	CHECK(toy.now_ms - late->s.arrival_ms > 170 && toy.now_ms - late->s.arrival_ms <= 177);
+	/* What runs ends after 300 ms, and leaves its place. */
+	CHECK(late->retry_after_ms == 300 - late->done_ms);
 	toy_run(&toy);
 	toy_close(&toy);
 }

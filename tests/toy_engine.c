@@ -141,6 +141,7 @@ static void decide(struct toy *toy, struct scheduler_action *a) {
 			break;
 		case SCHEDULER_REFUSE:
 			r->refusal = a->refusal;
+			r->retry_after_ms = a->retry_after_ms;
 			end(toy, r, a->verdict);
 			break;
 		default:

@@ -18,6 +18,7 @@ struct toy_request {
 	int joined_depth, steps, rests;
 	enum scheduler_verdict end; /* REFUSE, EXPIRE, CUT, or STEP: it ran to its end */
 	enum scheduler_refusal refusal;
+	double retry_after_ms;
 	bool by_budget; /* cut there, not at the deadline */
 };
 
