@@ -25,7 +25,7 @@ class Program:
         self.log = tempfile.TemporaryFile(mode="w+")
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log,
                                         env={**os.environ, **(environ or {})})
-        if not eventually(lambda: self.process.poll() is not None or self.accepts(), 10) \
+        if not eventually(lambda: self.process.poll() is not None or self.accepts()) \
                 or self.process.poll() is not None:
             raise RuntimeError(f"{command[0]} did not start: {self.said()}")
 

@@ -19,7 +19,7 @@ class Fake:
         self.depths = None         # the answer to /v1/depths; None: 404
         self.tokenizes = False
         self.__dict__.update(settings)
-        self.bodies, self.paths, self.arrivals = [], [], []
+        self.bodies, self.paths, self.arrivals, self.answered = [], [], [], []  # in the order of arrivals
         self.connections = self.open = self.most_open = 0
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -87,10 +87,17 @@ class Fake:
         return self._send(writer, 200, {"results": [one(t) for t in prompt]} if isinstance(prompt, list) else one(prompt))
 
     async def _generate(self, writer, path, body):
-        now = time.monotonic()
+        now, place = time.monotonic(), len(self.arrivals)
         self.bodies.append(body)
         self.paths.append(path)
         self.arrivals.append(now)
+        self.answered.append(None)
+        try:
+            return await self._answer_late(writer, path, body, now)
+        finally:
+            self.answered[place] = time.monotonic()
+
+    async def _answer_late(self, writer, path, body, now):
         if self.stall and now - self.arrivals[0] > self.stall[0]:
             _, seconds = self.stall
             self.stall = None

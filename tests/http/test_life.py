@@ -507,10 +507,12 @@ def an_idle_server_uses_no_processor_time():
 
     with Server("--threads", "2") as s:
         same(s.complete(prompt="the", max_tokens=2).status, 200)
-        time.sleep(0.3)
-        before = seconds(s)
-        time.sleep(2)
-        assert seconds(s) - before <= 0.1, seconds(s) - before
+        used = []
+        while not used or used[-1] > 0.05 and len(used) < 10:  # it may still have had something to do
+            before = seconds(s)
+            time.sleep(1)
+            used.append(seconds(s) - before)
+        assert used[-1] <= 0.05, used
 
 
 @test
@@ -519,6 +521,14 @@ def threads_are_pinned_only_to_processors_that_exist():
     same((done.returncode, "processor 9999" in done.stderr), (1, True))
     with Server("--pin", "auto") as s:
         same(s.complete(prompt="the", max_tokens=2).status, 200)
+
+
+@test
+def more_threads_than_cores_are_warned_of():
+    crowded = serve_once("--model", "/nowhere", "--port", "0", "--threads", "1024")
+    alone = serve_once("--model", "/nowhere", "--port", "0", "--threads", "1")
+    same((crowded.returncode, "more_threads_than_cores" in crowded.stderr), (1, True))
+    same((alone.returncode, "more_threads_than_cores" in alone.stderr), (1, False))
 
 
 class Slow:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 
-from harness import Server, long_model, main, same, test
+from harness import Server, eventually, long_model, main, same, test
 
 IDS = [2 + i * 7 % 250 for i in range(400)]
 ASK = {"temperature": 0, "ignore_eos": True, "max_tokens": 20, "return_token_ids": True}
@@ -130,12 +130,15 @@ def a_salt_keeps_prompts_apart(server):
 def a_plan_foresees_what_is_cached(server):
     prompt = [17] + IDS
     fields = {**ASK, "prompt": prompt, "max_tokens": 1}
-    before = server.ask("POST", "/v1/plan", fields).json()["predicted_ms"]
+
+    def share():
+        """Of what it would take alone: both are asked at the machine's present pace."""
+        told = [server.ask("POST", "/v1/plan", {**fields, "cache_prompt": c}).json()["predicted_ms"]
+                for c in (True, False)]
+        return told[0] / told[1]
+    assert 0.8 < share() < 1.25
     ask(server, prompt=prompt)
-    after = server.ask("POST", "/v1/plan", fields).json()["predicted_ms"]
-    apart = server.ask("POST", "/v1/plan", {**fields, "cache_prompt": False}).json()["predicted_ms"]
-    assert after < 0.7 * before, (before, after)
-    assert apart > 1.4 * after, (apart, after)
+    assert share() < 0.7
 
 
 @test
@@ -164,7 +167,7 @@ def metrics_count_prompts_tokens_and_blocks(server):
     same(server.gauge('prefix_cache_prompts_total{hit="false"}') - misses, 1)
     assert server.gauge("prefix_cache_blocks") >= 18
     assert server.gauge("prefix_cache_evicted_blocks_total") >= 0
-    same(server.gauge("kv_cache_usage_ratio"), 0)
+    assert eventually(lambda: server.gauge("kv_cache_usage_ratio") == 0)
 
 
 @test
