@@ -96,7 +96,7 @@ const tests = {
   },
 
   async a_stream_adds_up_to_the_whole_answer() {
-    const fields = { model: "demo", prompt, max_tokens: 200, temperature: 0.8, seed: 11, ignore_eos: true };
+    const fields = { model: "demo", prompt, max_tokens: 480, temperature: 0.8, seed: 11, ignore_eos: true };
     const whole = await client.completions.create(fields);
     const stream = await client.completions.create({ ...fields, stream: true, stream_options: { include_usage: true } });
     let text = "", usage, chunks = 0;
