@@ -343,7 +343,7 @@ test("a_hidden_page_makes_no_load_and_asks_nothing", async ({ lm }) => {
     });
     assert.equal(await page.isChecked("#load"), false);
     await page.waitForFunction(() => !document.getElementById("run").disabled);
-    await page.waitForTimeout(500); // what was on its way
+    await page.waitForTimeout(2000); // what was on its way
     const asked = [];
     page.on("request", (request) => asked.push(request.url()));
     await page.waitForTimeout(3000);

@@ -294,7 +294,7 @@ def draining_loses_no_request():
 
 @test
 def the_drain_delay_serves_on():
-    with Server("--drain-delay", "700ms") as s:
+    with Server("--drain-delay", "3s") as s:
         s.signal()
         assert eventually(lambda: s.ask("GET", "/readyz").status == 503)
         same(s.ask("GET", "/livez").status, 200)
