@@ -137,6 +137,18 @@ static struct team *create_team(const char *pin, int threads, char *err, size_t 
 	return team_create_pinned(threads, cpus, n, err, errlen);
 }
 
+/* Threads without a core of their own wait for each other by turns of the system's scheduler. */
+static void warn_if_crowded(int threads) {
+	const int cores = threads_count("");
+	if (threads <= cores)
+		return;
+	log_event(LOG_WARN, "more_threads_than_cores", { "threads", LOG_INT(threads) },
+	                { "cores", LOG_INT(cores) },
+	                { "advice",
+	                                LOG_STR("small steps become many times slower: leave out "
+	                                        "--threads, or give at most one for each core") });
+}
+
 static bool choose_kernels(struct server *server, char *err, size_t errlen) {
 	const struct config *config = server->config;
 	struct load_with with = load_with_of(config);
@@ -149,6 +161,7 @@ static bool choose_kernels(struct server *server, char *err, size_t errlen) {
 	                { "cpu_quota", LOG_F64(threads_cpu_quota("")) },
 	                { "memory_limit", LOG_INT((int64_t)threads_memory_limit("")) },
 	                { "openblas", LOG_STR(ops_blas_description()) });
+	warn_if_crowded(server->threads);
 	server->team = create_team(config->pin, server->threads, err, errlen);
 	server->turn = turn_create();
 	return server->team && server->turn;
