@@ -489,7 +489,8 @@ TEST(what_blocks_and_tiles_held_before_changes_no_bit) {
 			job_init(&jobs[i], &shapes[shape], (uint64_t)(40 + i), 0, 0);
 		memcpy(others, jobs, 4 * sizeof *jobs);
 		run_jobs(&e, jobs, 4, 1);
-		memset(e.w->kv.base, 0xff, e.w->kv.total * e.w->kv.block_bytes); /* NaN */
+		if (e.w->kv.total)
+			memset(e.w->kv.base, 0xff, e.w->kv.total * e.w->kv.block_bytes); /* NaN */
 		size_t tile = 2 * KV_TILE * (size_t)shapes[shape].stack[STACK_ENCODER].dim;
 		for (size_t i = 0; i < (size_t)e.w->n_source_tiles * tile; i++)
 			e.w->source_kv[i] = NAN;
