@@ -99,6 +99,9 @@ struct linear {
 	const int32_t *y_rows; /* scatter map or NULL */
 	int rows;
 	enum activation activation;
+	/* A hint: this thread probably goes on to panels up to here, so that their weights may be asked
+	 * for ahead; 0: to none. */
+	int ahead_end;
 	bool add; /* add the result to y (residual) instead of storing it; activation is then NONE */
 };
 

@@ -4,7 +4,7 @@
 
 enum {
 	CLAIM_PANELS = 4,          /* kernels take so many at once */
-	CLAIM_NUMBERS = 256 << 10, /* weights read by one claim of few rows, */
+	CLAIM_NUMBERS = 128 << 10, /* weights read by one claim of few rows, */
 	CLAIM_PRODUCTS = 8 << 20,  /* products of one claim of many */
 };
 
@@ -52,16 +52,18 @@ void product_run(const struct product *p, int member) {
 		.rows = p->rows,
 		.activation = p->activation,
 		.add = p->add };
-	int first, end, claim = panels_of_claim(p);
+	int own_first, own_end, first, end, claim = panels_of_claim(p);
+	team_share(w->n_panels, member, team_size(p->team), &own_first, &own_end);
 	if (claim == 0 || team_size(p->team) == 1) {
-		team_share(w->n_panels, member, team_size(p->team), &first, &end);
-		format->linear(&linear, first, end);
+		format->linear(&linear, own_first, own_end);
 		return;
 	}
 	struct dealing dealing;
 	team_deal(p->team, member, w->n_panels, claim, &dealing);
-	while (team_claim(&dealing, &first, &end))
+	while (team_claim(&dealing, &first, &end)) {
+		linear.ahead_end = first >= own_first ? own_end : 0;
 		format->linear(&linear, first, end);
+	}
 }
 
 void product_apply(const struct product *p, int member) {

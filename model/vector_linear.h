@@ -112,12 +112,12 @@ static void linear_slice(const struct kernel *kernel, const struct linear *l, in
 }
 
 /*
- * Up to ROW_BLOCK rows times the panels [panel, end), at most PANELS_AT_ONCE; `last`: where the
- * caller's panels end. Few rows take all inputs in one slice (one group) or in slices that stay in
- * cache for all groups; many rows go over blocks of inputs, and over all panels in each.
+ * Up to ROW_BLOCK rows times the panels [panel, end), at most PANELS_AT_ONCE; `after`: the panel that
+ * is probably next, or -1. Few rows take all inputs in one slice (one group) or in slices that stay
+ * in cache for all groups; many rows go over blocks of inputs, and over all panels in each.
  */
 static void linear_block(const struct kernel *kernel, const struct linear *l, int panel, int end,
-                int last, int first_row, int rows) {
+                int after, int first_row, int rows) {
 	_Alignas(64) uint32_t sums[PANELS_AT_ONCE][ROW_BLOCK * PANEL];
 	int all = (l->w->n_in + kernel->group - 1) / kernel->group;
 	int block = rows > ROWS_FEW ? kernel->block : all;
@@ -134,8 +134,8 @@ static void linear_block(const struct kernel *kernel, const struct linear *l, in
 					next = weights_at(kernel, l, p + 1, from);
 				else if (to < all)
 					next = weights_at(kernel, l, panel, to);
-				else if (end < last)
-					next = weights_at(kernel, l, end, 0);
+				else if (after >= 0)
+					next = weights_at(kernel, l, after, 0);
 				linear_slice(kernel, l, p, at, count, next, first_row, rows,
 				                sums[p - panel]);
 			}
@@ -155,7 +155,11 @@ static void linear_run(const struct kernel *kernel, const struct linear *l, int 
 		int step = rows > ROWS_FEW ? PANELS_AT_ONCE : 1;
 		for (int panel = first_panel; panel < end_panel; panel += step) {
 			int end = end_panel - panel < step ? end_panel : panel + step;
-			linear_block(kernel, l, panel, end, end_panel, row, rows);
+			int after = end < end_panel                ? end
+			                : b + 1 < blocks           ? first_panel
+			                : end_panel < l->ahead_end ? end_panel
+			                                           : -1;
+			linear_block(kernel, l, panel, end, after, row, rows);
 		}
 	}
 }
