@@ -306,6 +306,7 @@ struct scheduler_view {
 	int waiting, waiting_places;
 	int running_places;
 	double wait_ms;     /* until a request without a budget that comes now would join */
+	double place_ms;    /* until a place is free for the first of all who wait */
 	double backlog_ms;  /* of budgetless and lost requests that wait */
 	double tightest_ms; /* most that a step may take; INFINITY: no need */
 	int n_knots;

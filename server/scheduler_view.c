@@ -7,7 +7,7 @@
 
 /* ---- the view ---- */
 
-double scheduler_wait(const struct scheduler *s, const struct scheduled *but) {
+static struct scheduler_queue queue_of(const struct scheduler *s, const struct scheduled *but) {
 	struct scheduler_queue q = { .waiting = s->n_waiting - (but != NULL),
 		.slots = s->options.limits.sequences,
 		.shortest_tokens = INFINITY,
@@ -30,6 +30,17 @@ double scheduler_wait(const struct scheduler *s, const struct scheduled *but) {
 	}
 	if (isinf(q.shortest_tokens))
 		q.shortest_tokens = 1;
+	return q;
+}
+
+double scheduler_wait(const struct scheduler *s, const struct scheduled *but) {
+	struct scheduler_queue q = queue_of(s, but);
+	return scheduler_wait_ms(&q);
+}
+
+static double wait_for_a_place(const struct scheduler *s) {
+	struct scheduler_queue q = queue_of(s, NULL);
+	q.waiting = 0;
 	return scheduler_wait_ms(&q);
 }
 
@@ -80,6 +91,7 @@ void scheduler_view(const struct scheduler *s, struct scheduler_view *ret_view) 
 	}
 	v->least_load = s->load.decode_rows > 0 ? s->least_load : v->load;
 	v->wait_ms = scheduler_wait(s, NULL);
+	v->place_ms = wait_for_a_place(s);
 	draw_curve(s, v);
 }
 
@@ -131,10 +143,11 @@ void scheduler_foresee(const struct scheduler_view *view, const struct cost_mode
 	alone_terms(&alone);
 	terms.level = alone.level;
 	if (due) {
-		/* What is due later waits for it, and what has no budget. */
+		/* What is due later waits for it, and what has no budget; but whoever runs stays. */
 		look_up(view, at.due_ms, now_ms, cost->margin, &before_ms, &free_ms);
 		terms.wait_ms *= all_ms > 0 ? before_ms / all_ms : 0;
 		terms.wait_ms = terms.wait_ms < before_ms ? terms.wait_ms : before_ms;
+		terms.wait_ms = terms.wait_ms > view->place_ms ? terms.wait_ms : view->place_ms;
 	}
 	scheduler_decide(&terms, cost, r, now_ms, ret);
 	if (!cost->fitted || !scheduler_budgeted(r))

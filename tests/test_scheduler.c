@@ -535,6 +535,23 @@ TEST(a_refusal_from_the_queue_says_what_was_predicted) {
 	toy_close(&toy);
 }
 
+TEST(a_refusal_on_arrival_says_when_to_come_again) {
+	open_flat(1);
+	struct scheduler_view view;
+	struct scheduler_foresight f;
+	/* The only place is taken for 100 steps of 3 ms. */
+	ask(1, 100, 0);
+	toy_turn(&toy);
+	scheduler_view(toy.scheduler, &view);
+	struct toy_request *busy = toy_request(&toy, 1, 10, 60);
+	busy->s.on_miss = ON_MISS_REJECT;
+	scheduler_foresee(&view, &toy.cost, &busy->s, toy.now_ms, &f);
+	CHECK_INT(f.refusal, SCHEDULER_BUSY);
+	CHECK(f.retry_after_ms == 300 - toy.now_ms);
+	toy_run(&toy);
+	toy_close(&toy);
+}
+
 TEST(a_budget_lost_in_the_queue_is_refused_and_not_served_late) {
 	open_flat(1);
 	/* A single place, taken for 100 steps of 3 ms; alone the other would take 30 of its 200 ms. */
